@@ -1,0 +1,131 @@
+// Package conf reads a configuration file into a plain Config.
+//
+// A Config is data: it opens nothing, resolves no name and binds no port. It
+// is complete when Load returns it: every default is filled in, every
+// reference (proxy_pass to an upstream) is checked, and whatever was accepted
+// is meant to be honoured. Several syntaxes may fill the same Config; TOML is
+// read by toml.go. The defaults of a syntax belong to its reader.
+//
+// Only main and internal/server know this package.
+package conf
+
+import "time"
+
+// Config is one whole configuration.
+type Config struct {
+	// Files are the files read, the main file first, for messages and -T.
+	Files []string
+
+	// WorkerProcesses is the number of event loops; 0 means one for each
+	// processor the process may use.
+	WorkerProcesses int
+	// WorkerRlimitNofile is the wanted limit of open files; 0 leaves it.
+	WorkerRlimitNofile uint64
+	// WorkerShutdownTimeout bounds a graceful stop (SIGQUIT); 0 means no bound.
+	WorkerShutdownTimeout time.Duration
+	// StopTimeout bounds a fast stop (SIGTERM, SIGINT).
+	StopTimeout time.Duration
+	// Pid is the path of the pid file; empty means none.
+	Pid string
+	// ErrorLog is where the process logs.
+	ErrorLog ErrorLog
+
+	Upstreams []Upstream
+	Servers   []Server
+
+	// Warnings are accepted but doubtful settings, each "file:line:col: text".
+	Warnings []string
+}
+
+// ErrorLog is a log target.
+type ErrorLog struct {
+	Path  string // "stderr" or a file's path
+	Level string // debug, info, notice, warn, error, crit, alert or emerg
+}
+
+// Position is a place in a configuration file. Line and column count from 1.
+type Position struct {
+	File string
+	Line int
+	Col  int
+}
+
+// Address is a TCP address or a unix socket's path, as configured. Host may be
+// a name; internal/server resolves it. Equal hosts are spelt equally: names in
+// lower case, IPv6 as in RFC 5952.
+type Address struct {
+	Text string // as written, for messages; one of a range of ports has its own
+	Host string // name, IPv4 or IPv6 without brackets; "" for every IPv4 address (listen) or a unix socket
+	Port uint16
+	Path string // of a unix socket; else ""
+}
+
+// Upstream is a named group of servers. An implicit one, made by a proxy_pass
+// that names an address, has Implicit set and that address as its Name.
+type Upstream struct {
+	Position Position // of its name
+	Name     string   // unique without regard to case
+	Implicit bool
+	Method   string // round_robin
+	Servers  []UpstreamServer
+}
+
+// UpstreamServer is one server line; a host name may stand for several
+// addresses, each of which becomes a peer with these parameters.
+type UpstreamServer struct {
+	Position    Position
+	Address     Address
+	Weight      int           // >= 1
+	MaxConns    int           // 0: unlimited
+	MaxFails    int           // 0: never taken out
+	FailTimeout time.Duration // whole seconds
+	Backup      bool
+	Down        bool
+}
+
+// Server is one proxy: its listening addresses and how it relays.
+type Server struct {
+	Position  Position
+	Listen    []Listen
+	ProxyPass string // an entry's Name in Config.Upstreams, spelt as there
+
+	// ProxyPassPosition is where proxy_pass says so.
+	ProxyPassPosition Position
+
+	ConnectTimeout      time.Duration // proxy_connect_timeout
+	Timeout             time.Duration // proxy_timeout: both directions silent
+	NextUpstream        bool          // proxy_next_upstream
+	NextUpstreamTries   int           // proxy_next_upstream_tries; 0: no limit
+	NextUpstreamTimeout time.Duration // proxy_next_upstream_timeout; 0: no limit
+	Bind                *Bind         // proxy_bind; nil: the kernel chooses
+	HalfClose           bool          // proxy_half_close
+	SocketKeepalive     Keepalive     // proxy_socket_keepalive
+	BufferSize          int           // proxy_buffer_size, bytes
+	NoDelay             bool          // tcp_nodelay, both sides
+}
+
+// Listen is one listening address and its socket options.
+type Listen struct {
+	Position  Position
+	Address   Address
+	Backlog   int
+	ReusePort bool
+	IPv6Only  bool // meaningful for IPv6 addresses only
+	Keepalive Keepalive
+}
+
+// Bind is a source address for connections to servers. Port 0 lets the kernel
+// choose one.
+type Bind struct {
+	Host string // IPv4 or IPv6
+	Port uint16
+}
+
+// Keepalive is TCP keepalive. A zero Idle, Interval or Count leaves the
+// kernel's own value.
+type Keepalive struct {
+	On       bool
+	Idle     time.Duration // whole seconds
+	Interval time.Duration // whole seconds
+	Count    int
+}

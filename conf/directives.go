@@ -1,0 +1,150 @@
+package conf
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// The language: a table for each place where keys may stand, and a line for
+// each key: its name, its default as it would stand in a file, and what stores
+// its value. A new directive is a new line, a field in Config, and a section
+// in docs/reference.md, which a test compares with these tables.
+
+const mainFile = "the main file"
+
+var mainTable = directives[Config]{mainFile, append([]directive[Config]{
+	{"worker_processes", "auto", slot(processes, func(c *Config) *int { return &c.WorkerProcesses })},
+	{"worker_rlimit_nofile", none, slot(number[uint64](1, 1<<30), func(c *Config) *uint64 { return &c.WorkerRlimitNofile })},
+	{"worker_shutdown_timeout", "15m", slot(msec(0), func(c *Config) *time.Duration { return &c.WorkerShutdownTimeout })},
+	{"stop_timeout", "10s", slot(msec(0), func(c *Config) *time.Duration { return &c.StopTimeout })},
+	{"pid", none, slot(str, func(c *Config) *string { return &c.Pid })},
+	{"error_log", "stderr", (*reader).errorLog},
+}, includedTable.rows...)}
+
+var includedTable = directives[Config]{"an included file", []directive[Config]{
+	{"include", none, (*reader).include},
+	{"upstream", none, (*reader).upstreams},
+	{"server", none, (*reader).servers},
+}}
+
+var errorLogTable = directives[ErrorLog]{"error_log", []directive[ErrorLog]{
+	{"path", "stderr", slot(logPath, func(l *ErrorLog) *string { return &l.Path })},
+	{"level", "notice", slot(logLevel, func(l *ErrorLog) *string { return &l.Level })},
+}}
+
+var upstreamTable = directives[Upstream]{"[[upstream]]", []directive[Upstream]{
+	{"name", required, (*reader).upstreamName},
+	{"method", "round_robin", slot(method, func(u *Upstream) *string { return &u.Method })},
+	{"servers", none, (*reader).upstreamServers},
+}}
+
+var upstreamServerTable = directives[UpstreamServer]{"a server of [[upstream]]", []directive[UpstreamServer]{
+	{"address", required, slot(address, func(s *UpstreamServer) *Address { return &s.Address })},
+	{"weight", 1, slot(number(1, 1_000_000), func(s *UpstreamServer) *int { return &s.Weight })},
+	{"max_conns", 0, slot(number(0, 1<<30), func(s *UpstreamServer) *int { return &s.MaxConns })},
+	{"max_fails", 3, slot(number(0, 1<<30), func(s *UpstreamServer) *int { return &s.MaxFails })},
+	{"fail_timeout", "10s", slot(sec, func(s *UpstreamServer) *time.Duration { return &s.FailTimeout })},
+	{"backup", false, slot(flag, func(s *UpstreamServer) *bool { return &s.Backup })},
+	{"down", false, slot(flag, func(s *UpstreamServer) *bool { return &s.Down })},
+}}
+
+var serverTable = directives[Server]{"[[server]]", []directive[Server]{
+	{"listen", required, (*reader).listens},
+	{"proxy_pass", required, (*reader).proxyPass},
+	{"proxy_connect_timeout", "5s", slot(msec(1), func(s *Server) *time.Duration { return &s.ConnectTimeout })},
+	{"proxy_timeout", "660s", (*reader).proxyTimeout},
+	{"proxy_next_upstream", true, slot(flag, func(s *Server) *bool { return &s.NextUpstream })},
+	{"proxy_next_upstream_tries", 3, slot(number(0, 1<<30), func(s *Server) *int { return &s.NextUpstreamTries })},
+	{"proxy_next_upstream_timeout", "150s", slot(msec(0), func(s *Server) *time.Duration { return &s.NextUpstreamTimeout })},
+	{"proxy_bind", "off", slot(bind, func(s *Server) **Bind { return &s.Bind })},
+	{"proxy_half_close", true, slot(flag, func(s *Server) *bool { return &s.HalfClose })},
+	{"proxy_socket_keepalive", true, slot(keepalive, func(s *Server) *Keepalive { return &s.SocketKeepalive })},
+	{"proxy_buffer_size", "16k", slot(size(minBuffer, maxBuffer), func(s *Server) *int { return &s.BufferSize })},
+	{"tcp_nodelay", true, slot(flag, func(s *Server) *bool { return &s.NoDelay })},
+}}
+
+// Bounds of one configuration, all its files together.
+const (
+	maxServers = 10_000
+	maxListens = 10_000
+)
+
+// A command line of SMTP has up to 512 bytes and a line of text 1000 (RFC 5321
+// section 4.5.3.1): less than 1k would part them for nothing. More than 1m
+// saves no system call that splice does not save anyway.
+const (
+	minBuffer = 1 << 10
+	maxBuffer = 1 << 20
+)
+
+var listenTable = directives[listenLine]{"listen", []directive[listenLine]{
+	{"address", required, slot(ports, func(l *listenLine) *portRange { return &l.ports })},
+	{"backlog", 4096, slot(number(1, 1<<30), func(l *listenLine) *int { return &l.Backlog })},
+	{"reuseport", false, slot(flag, func(l *listenLine) *bool { return &l.ReusePort })},
+	{"ipv6only", true, slot(flag, func(l *listenLine) *bool { return &l.IPv6Only })},
+	{"so_keepalive", true, slot(keepalive, func(l *listenLine) *Keepalive { return &l.Keepalive })},
+}}
+
+// homes tells for each key where it may stand. As a variable it would have to
+// exist before the tables, which lead to the reader, which uses it.
+func homes() map[string]string {
+	m := make(map[string]string)
+	settle(m, mainTable)
+	settle(m, upstreamTable)
+	settle(m, upstreamServerTable)
+	settle(m, serverTable)
+	settle(m, listenTable)
+	settle(m, errorLogTable)
+	return m
+}
+
+func settle[T any](homes map[string]string, t directives[T]) {
+	for _, name := range t.names() {
+		if homes[name] != "" {
+			homes[name] += " or "
+		}
+		homes[name] += t.place
+	}
+}
+
+// notYet are keys that nginx, its modules or a later version know. A star ends
+// a family of names.
+var notYet = strings.Fields(`
+	access_log accept_filter allow bind check check_* daemon debug_points
+	default_down default_server deferred deny env events fall fastopen geo
+	geoip_* hash health_check health_check_* http interval ip_hash js_* keyval*
+	least_conn least_time limit_conn limit_conn_* load_module lock_file
+	log_format mail map map_* master_process match max_pending metrics mqtt*
+	multi_accept multipath open_log_file_cache pass pcre_jit preread_*
+	proxy_bind_dynamic proxy_download_rate proxy_downstream_buffer
+	proxy_protocol proxy_protocol_timeout proxy_requests proxy_responses
+	proxy_session_drop proxy_socket_rcvbuf proxy_socket_sndbuf proxy_ssl
+	proxy_ssl_* proxy_upload_rate proxy_upstream_buffer queue random rcvbuf
+	real_ip_* resolve resolver resolver_* return rise route server_name
+	server_names_* service set set_real_ip_from setfib slow_start smtp smtp_*
+	sndbuf split_clients ssl ssl_* state status status_zone stream syslog tcp
+	thread_pool timer_resolution type udp use user variables_hash_* worker_aio_*
+	worker_connections worker_cpu_affinity worker_priority worker_rlimit_core
+	working_directory zone zone_sync*`)
+
+// instead says what an operator can do in place of some of them.
+var instead = map[string]string{
+	"daemon":                  "smtplb stays in the foreground, as service managers want it",
+	"hash":                    `the value of method may be "round_robin"`,
+	"least_conn":              `the value of method may be "round_robin"`,
+	"least_time":              `the value of method may be "round_robin"`,
+	"proxy_downstream_buffer": "use proxy_buffer_size",
+	"proxy_upstream_buffer":   "use proxy_buffer_size",
+	"random":                  `the value of method may be "round_robin"`,
+	"stream":                  "write [[upstream]] and [[server]] without it",
+	"user":                    "start smtplb as that user",
+	"worker_connections":      "worker_rlimit_nofile bounds the sessions",
+}
+
+func isNotYet(name string) bool {
+	return slices.ContainsFunc(notYet, func(known string) bool {
+		family, all := strings.CutSuffix(known, "*")
+		return name == known || all && strings.HasPrefix(name, family)
+	})
+}

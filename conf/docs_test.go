@@ -1,0 +1,118 @@
+package conf
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// entryOf is what docs/reference.md says about one directive.
+type entryOf struct{ value, example string }
+
+// TestReference compares docs/reference.md with the tables of directives: both
+// have the same keys in the same order with the same defaults, and every
+// example loads.
+//
+// Fails if a line of a table has no section, or another default than it says.
+func TestReference(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("../docs/reference.md")
+	require.NoError(t, err)
+	sections := make(map[string]string)
+	for _, s := range strings.Split(string(doc), "\n## ")[1:] {
+		title, body, _ := strings.Cut(s, "\n")
+		sections[title] = body
+	}
+	inUpstream := func(example string) string {
+		return sound + "[[upstream]]\n" + complete(example, "name = 'other'", "servers = 'h:1'")
+	}
+	inServer := func(example string) string {
+		return sound + "[[server]]\n" + complete(example, "listen = 1", "proxy_pass = 'sound'")
+	}
+	inMain := func(example string) string { return example + sound }
+	checkSection(t, sections["Main file"], mainTable, inMain)
+	checkSection(t, sections["Keys of error_log"], errorLogTable, inMain)
+	checkSection(t, sections["upstream"], upstreamTable, inUpstream)
+	checkSection(t, sections["Servers of an upstream"], upstreamServerTable, inUpstream)
+	checkSection(t, sections["server"], serverTable, inServer)
+	checkSection(t, sections["Keys of listen"], listenTable, inServer)
+
+	bounds := fmt.Sprintf("at most %d MiB and %d lines in %d files, %d keys and values, %d servers and %d listening addresses",
+		maxBytes>>20, maxLines, maxFiles, maxNodes, maxServers, maxListens)
+	require.Contains(t, strings.ReplaceAll(sections["The file"], "\n", " "), bounds)
+}
+
+// complete adds to an example what its table needs besides.
+func complete(example string, needed ...string) string {
+	for _, line := range needed {
+		key, _, _ := strings.Cut(line, " ")
+		if !regexp.MustCompile(`(?m)^` + key + ` `).MatchString(example) {
+			example += line + "\n"
+		}
+	}
+	return example
+}
+
+var sectionOf = regexp.MustCompile("(?s)^(\\w+)\n([^\n]+)\n(.*?)```toml\n(.*?)```\n$")
+
+func checkSection[T any](t *testing.T, section string, table directives[T], inContext func(string) string) {
+	t.Helper()
+	var names []string
+	for _, entry := range strings.Split(section, "\n### ")[1:] {
+		m := sectionOf.FindStringSubmatch(strings.TrimRight(entry, "\n") + "\n")
+		require.NotNil(t, m, "no name, kind or example: %s", entry)
+		name, kind, example := m[1], m[2], m[4]
+		names = append(names, name)
+		for _, d := range table.rows {
+			if d.name == name {
+				require.True(t, strings.HasSuffix(kind, " · "+documented(d.value)), "%s: %s, want %s", name, kind, documented(d.value))
+			}
+		}
+		require.Contains(t, example, name)
+		_, err := Parse("example of "+name, []byte(inContext(example)))
+		require.NoError(t, err)
+	}
+	require.Equal(t, table.names(), names)
+}
+
+// documented is how the reference writes a default.
+func documented(value any) string {
+	switch value.(type) {
+	case absence:
+		if value == required {
+			return "required"
+		}
+		return "default none"
+	case string:
+		return fmt.Sprintf("default `%q`", value)
+	}
+	return fmt.Sprintf("default `%v`", value)
+}
+
+// The names of other tables' keys never hide one of nginx's that is refused.
+func TestNotYetIsNotKnown(t *testing.T) {
+	t.Parallel()
+	for name := range homes() {
+		require.False(t, isNotYet(name), name)
+	}
+	for name := range instead {
+		require.True(t, isNotYet(name), name)
+	}
+}
+
+func TestExamples(t *testing.T) {
+	t.Parallel()
+	paths, err := filepath.Glob("../examples/*.toml")
+	require.NoError(t, err)
+	require.NotEmpty(t, paths)
+	for _, path := range paths {
+		c, err := Load(path)
+		require.NoError(t, err)
+		require.Empty(t, c.Warnings, path)
+	}
+}

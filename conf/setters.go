@@ -1,0 +1,108 @@
+package conf
+
+import "time"
+
+// The setters of directives that are more than one value for one field.
+
+// include queues the files that the patterns of n stand for.
+func (r *reader) include(_ *Config, n *node) {
+	for _, n := range n.elements() {
+		pattern, err := str(n)
+		if err != nil {
+			r.problem(n.at, "include: %v", err)
+			continue
+		}
+		if r.current.depth == maxInclude {
+			r.reject(n.at, "include %s: nested too deep; files may include each other %d deep", pattern, maxInclude)
+			continue
+		}
+		paths, err := expand(r.current.path, pattern)
+		if err != nil {
+			r.reject(n.at, "include %s: %v", pattern, err)
+		}
+		for _, path := range paths {
+			r.pending = append(r.pending, source{path: path, depth: r.current.depth + 1, at: n.at, via: r.current.via})
+		}
+		if len(r.pending) > maxFiles {
+			r.reject(n.at, "include %s: too many files; a configuration has at most %d", pattern, maxFiles)
+			r.pending = nil
+		}
+	}
+}
+
+func (r *reader) errorLog(c *Config, n *node) {
+	errorLogTable.read(r, &c.ErrorLog, n.asTable("path"))
+}
+
+func (r *reader) upstreams(c *Config, n *node) {
+	for _, n := range n.elements() {
+		u := Upstream{Position: n.at}
+		upstreamTable.read(r, &u, n)
+		c.Upstreams = append(c.Upstreams, u)
+	}
+}
+
+func (r *reader) upstreamName(u *Upstream, n *node) {
+	name, err := str(n)
+	if err != nil {
+		r.problem(n.at, "name: %v", err)
+	}
+	u.Name, u.Position = name, n.at
+}
+
+func (r *reader) upstreamServers(u *Upstream, n *node) {
+	for _, n := range n.elements() {
+		s := UpstreamServer{Position: n.at}
+		upstreamServerTable.read(r, &s, n.asTable("address"))
+		u.Servers = append(u.Servers, s)
+	}
+}
+
+func (r *reader) servers(c *Config, n *node) {
+	for _, n := range n.elements() {
+		s := Server{Position: n.at}
+		serverTable.read(r, &s, n)
+		c.Servers = append(c.Servers, s)
+	}
+}
+
+func (r *reader) proxyPass(s *Server, n *node) {
+	to, err := str(n)
+	if err != nil {
+		r.problem(n.at, "proxy_pass: %v", err)
+	}
+	s.ProxyPass, s.ProxyPassPosition = to, n.at
+}
+
+// A server may take ten minutes to answer the end of a message (RFC 5321
+// section 4.5.3.2.6); who is cut off before sends the message again.
+func (r *reader) proxyTimeout(s *Server, n *node) {
+	slot(msec(1), func(s *Server) *time.Duration { return &s.Timeout })(r, s, n)
+	if s.Timeout < 10*time.Minute {
+		r.warn(n.at, "proxy_timeout below 600s cuts off servers that are slow to take a message, "+
+			"which then arrives twice (RFC 5321 section 4.5.3.2.6)")
+	}
+}
+
+// listenLine is what one value of listen says: an address at several ports.
+type listenLine struct {
+	Listen
+	ports portRange
+}
+
+func (r *reader) listens(s *Server, n *node) {
+	for _, n := range n.elements() {
+		line := listenLine{Listen: Listen{Position: n.at}}
+		listenTable.read(r, &line, n.asTable("address"))
+		// Counted before a range is spread, since a few of those make millions.
+		if r.listening += line.ports.size(); r.listening > maxListens {
+			r.problem(n.at, "listen: too many addresses; a configuration has at most %d", maxListens)
+			return
+		}
+		for _, a := range line.ports.spread() {
+			l := line.Listen
+			l.Address = a
+			s.Listen = append(s.Listen, l)
+		}
+	}
+}

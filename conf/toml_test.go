@@ -1,0 +1,213 @@
+package conf
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// What a file does not say has the defaults that mail wants, which are not all
+// nginx's.
+func TestDefaults(t *testing.T) {
+	t.Parallel()
+	c, err := Parse("t.toml", []byte(`
+[[upstream]]
+name = "a"
+servers = ["h:25"]
+[[server]]
+listen = 25
+proxy_pass = "A"
+`))
+	require.NoError(t, err)
+	on := Keepalive{On: true, Idle: 2 * time.Minute, Interval: 30 * time.Second, Count: 4}
+	at := func(line, col int) Position { return Position{"t.toml", line, col} }
+	require.Equal(t, &Config{
+		Files:                 []string{"t.toml"},
+		WorkerProcesses:       0,
+		WorkerShutdownTimeout: 15 * time.Minute,
+		StopTimeout:           10 * time.Second,
+		ErrorLog:              ErrorLog{Path: "stderr", Level: "notice"},
+		Upstreams: []Upstream{{
+			Position: at(3, 8),
+			Name:     "a",
+			Method:   "round_robin",
+			Servers: []UpstreamServer{{
+				Position:    at(4, 12),
+				Address:     Address{Text: "h:25", Host: "h", Port: 25},
+				Weight:      1,
+				MaxFails:    3,
+				FailTimeout: 10 * time.Second,
+			}},
+		}},
+		Servers: []Server{{
+			Position: at(5, 1),
+			Listen: []Listen{{
+				Position:  at(6, 10),
+				Address:   Address{Text: "25", Port: 25},
+				Backlog:   4096,
+				IPv6Only:  true,
+				Keepalive: on,
+			}},
+			ProxyPass:           "a",
+			ProxyPassPosition:   at(7, 14),
+			ConnectTimeout:      5 * time.Second,
+			Timeout:             11 * time.Minute,
+			NextUpstream:        true,
+			NextUpstreamTries:   3,
+			NextUpstreamTimeout: 150 * time.Second,
+			HalfClose:           true,
+			SocketKeepalive:     on,
+			BufferSize:          16 << 10,
+			NoDelay:             true,
+		}},
+	}, c)
+}
+
+func TestEveryKey(t *testing.T) {
+	t.Parallel()
+	c, err := Parse("t.toml", []byte(`
+worker_processes = 4
+worker_rlimit_nofile = 65536
+worker_shutdown_timeout = 0
+stop_timeout = "1500ms"
+pid = "/run/smtplb.pid"
+error_log = { path = "/var/log/smtplb.log", level = "debug" }
+
+[[upstream]]
+name = "a"
+method = "round_robin"
+  [[upstream.servers]]
+  address = "[2001:DB8::1]:25"
+  weight = 5
+  max_conns = 100
+  max_fails = 0
+  fail_timeout = "1M"
+  [[upstream.servers]]
+  address = "unix:/run/a.sock"
+  backup = true
+  down = true
+
+[[server]]
+listen = [
+  "*:2525",
+  "mx.example.org.:25",
+  "127.0.0.1:10025-10026",
+  { address = "[::]:25", backlog = 10, reuseport = true, ipv6only = false, so_keepalive = "1m::10" },
+  { address = "unix:/run/b.sock", so_keepalive = false },
+]
+proxy_pass = "a"
+proxy_connect_timeout = "1m30s"
+proxy_timeout = 900
+proxy_next_upstream = false
+proxy_next_upstream_tries = 0
+proxy_next_upstream_timeout = 0
+proxy_bind = "[::1]:2000"
+proxy_half_close = false
+proxy_socket_keepalive = false
+proxy_buffer_size = 32768
+tcp_nodelay = false
+`))
+	require.NoError(t, err)
+	require.Empty(t, c.Warnings)
+	require.Equal(t, 4, c.WorkerProcesses)
+	require.Equal(t, uint64(65536), c.WorkerRlimitNofile)
+	require.Zero(t, c.WorkerShutdownTimeout)
+	require.Equal(t, 1500*time.Millisecond, c.StopTimeout)
+	require.Equal(t, "/run/smtplb.pid", c.Pid)
+	require.Equal(t, ErrorLog{"/var/log/smtplb.log", "debug"}, c.ErrorLog)
+
+	a, b := c.Upstreams[0].Servers[0], c.Upstreams[0].Servers[1]
+	require.Equal(t, UpstreamServer{
+		Position:    Position{"t.toml", 12, 3},
+		Address:     Address{Text: "[2001:DB8::1]:25", Host: "2001:db8::1", Port: 25},
+		Weight:      5,
+		MaxConns:    100,
+		FailTimeout: 30 * 24 * time.Hour,
+	}, a)
+	require.Equal(t, Address{Text: "unix:/run/a.sock", Path: "/run/a.sock"}, b.Address)
+	require.True(t, b.Backup)
+	require.True(t, b.Down)
+
+	s := c.Servers[0]
+	var listening []Address
+	for _, l := range s.Listen {
+		listening = append(listening, l.Address)
+	}
+	require.Equal(t, []Address{
+		{Text: "*:2525", Port: 2525},
+		{Text: "mx.example.org.:25", Host: "mx.example.org.", Port: 25},
+		{Text: "127.0.0.1:10025", Host: "127.0.0.1", Port: 10025},
+		{Text: "127.0.0.1:10026", Host: "127.0.0.1", Port: 10026},
+		{Text: "[::]:25", Host: "::", Port: 25},
+		{Text: "unix:/run/b.sock", Path: "/run/b.sock"},
+	}, listening)
+	require.Equal(t, Listen{
+		Position:  Position{"t.toml", 28, 3},
+		Address:   listening[4],
+		Backlog:   10,
+		ReusePort: true,
+		Keepalive: Keepalive{On: true, Idle: time.Minute, Count: 10},
+	}, s.Listen[4])
+	require.Zero(t, s.Listen[5].Keepalive)
+	require.Equal(t, 90*time.Second, s.ConnectTimeout)
+	require.Equal(t, 15*time.Minute, s.Timeout)
+	require.False(t, s.NextUpstream)
+	require.Zero(t, s.NextUpstreamTries)
+	require.Zero(t, s.NextUpstreamTimeout)
+	require.Equal(t, &Bind{"::1", 2000}, s.Bind)
+	require.False(t, s.HalfClose)
+	require.Zero(t, s.SocketKeepalive)
+	require.Equal(t, 32<<10, s.BufferSize)
+	require.False(t, s.NoDelay)
+}
+
+// A plain address in proxy_pass makes a group of its own with nginx's defaults,
+// one for all that name it.
+func TestImplicitUpstream(t *testing.T) {
+	t.Parallel()
+	c, err := Parse("t.toml", []byte(`
+[[server]]
+listen = 1
+proxy_pass = "MX.example.org:25"
+[[server]]
+listen = 2
+proxy_pass = "mx.example.org:25"
+[[server]]
+listen = 3
+proxy_pass = "unix:/run/A"
+[[server]]
+listen = 4
+proxy_pass = "unix:/run/a"
+`))
+	require.NoError(t, err)
+	require.Len(t, c.Upstreams, 3)
+	at := Position{"t.toml", 4, 14}
+	require.Equal(t, Upstream{
+		Position: at,
+		Name:     "MX.example.org:25",
+		Implicit: true,
+		Method:   "round_robin",
+		Servers: []UpstreamServer{{
+			Position:    at,
+			Address:     Address{Text: "MX.example.org:25", Host: "mx.example.org", Port: 25},
+			Weight:      1,
+			MaxFails:    1,
+			FailTimeout: 10 * time.Second,
+		}},
+	}, c.Upstreams[0])
+	require.Equal(t, "MX.example.org:25", c.Servers[1].ProxyPass)
+	require.Equal(t, "unix:/run/A", c.Servers[2].ProxyPass)
+	require.Equal(t, "unix:/run/a", c.Servers[3].ProxyPass)
+}
+
+func TestWarnings(t *testing.T) {
+	t.Parallel()
+	c, err := Parse("t.toml", []byte(sound+"proxy_timeout = '599s'\n"))
+	require.NoError(t, err)
+	require.Equal(t, []string{"t.toml:8:17: proxy_timeout below 600s cuts off servers that are slow to take a message, " +
+		"which then arrives twice (RFC 5321 section 4.5.3.2.6)"}, c.Warnings)
+	c, err = Parse("t.toml", []byte(sound+"proxy_timeout = 600\n"))
+	require.NoError(t, err)
+	require.Empty(t, c.Warnings)
+}

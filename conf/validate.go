@@ -1,0 +1,203 @@
+package conf
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// validate finds what no single line can show wrong: names given twice, empty
+// groups, addresses in each other's way. It is for every syntax alike. It also
+// ties each proxy_pass to its upstream, and makes one for a plain address.
+//
+// Values that a reader has refused already are zero, and pass.
+func validate(c *Config) Problems {
+	v := validator{cfg: c}
+	v.upstreams()
+	v.proxyPasses()
+	v.listens()
+	return v.problems
+}
+
+type validator struct {
+	cfg      *Config
+	problems Problems
+}
+
+func (v *validator) problem(at Position, format string, args ...any) {
+	v.problems = append(v.problems, ParseError{at, fmt.Sprintf(format, args...)})
+}
+
+// upstreams checks the groups. Their names are equal without regard to case,
+// as in nginx.
+func (v *validator) upstreams() {
+	total, over := 0, false
+	first := make(map[string]Position)
+	for _, u := range v.cfg.Upstreams {
+		name := strings.ToLower(u.Name)
+		if at, again := first[name]; again && name != "" {
+			v.problem(u.Position, "upstream %q is defined already at %s", u.Name, at)
+		} else {
+			first[name] = u.Position
+		}
+		switch {
+		case len(u.Servers) == 0:
+			v.problem(u.Position, "upstream %q has no servers", u.Name)
+		case !slices.ContainsFunc(u.Servers, func(s UpstreamServer) bool { return !s.Backup }):
+			v.problem(u.Position, "upstream %q has only backup servers; let one be none", u.Name)
+		}
+		if total += len(u.Servers); total > maxServers && !over {
+			over = true
+			v.problem(u.Servers[len(u.Servers)-(total-maxServers)].Position,
+				"too many servers; a configuration has at most %d", maxServers)
+		}
+	}
+	if len(v.cfg.Servers) == 0 {
+		v.problem(Position{File: v.cfg.Files[0]}, "no [[server]]: nothing would listen; add one")
+	}
+}
+
+// proxyPasses finds the upstream that each server means. A name of a group goes
+// before an address; servers that name one address share its implicit group.
+func (v *validator) proxyPasses() {
+	named := make(map[string]string) // lower case → Name
+	var names []string
+	for _, u := range v.cfg.Upstreams {
+		named[strings.ToLower(u.Name)] = u.Name
+		names = append(names, u.Name)
+	}
+	implicit := make(map[Address]string) // without Text → Name
+	for i := range v.cfg.Servers {
+		s := &v.cfg.Servers[i]
+		if s.ProxyPass == "" {
+			continue
+		}
+		if name, ok := named[strings.ToLower(s.ProxyPass)]; ok {
+			s.ProxyPass = name
+			continue
+		}
+		a, err := parseAddress(s.ProxyPass)
+		if err != nil {
+			message := fmt.Sprintf("proxy_pass: no upstream is named %q", s.ProxyPass)
+			if near := closest(s.ProxyPass, names); near != "" {
+				message += fmt.Sprintf(" (did you mean %q?)", near)
+			}
+			v.problem(s.ProxyPassPosition, "%s, and it is no address: %v", message, err)
+			continue
+		}
+		if name, ok := named[a.Host]; ok && a.Host != "" {
+			v.problem(s.ProxyPassPosition, "proxy_pass: upstream %q has the ports of its servers; leave out %d", name, a.Port)
+			continue
+		}
+		key := a
+		key.Text = ""
+		if name, ok := implicit[key]; ok {
+			s.ProxyPass = name
+			continue
+		}
+		implicit[key] = s.ProxyPass
+		v.cfg.Upstreams = append(v.cfg.Upstreams, implicitUpstream(a, s.ProxyPassPosition))
+	}
+}
+
+// implicitUpstream is the group of a proxy_pass that names an address. Its
+// parameters are nginx's own defaults (ngx_stream_upstream_init_round_robin).
+func implicitUpstream(a Address, at Position) Upstream {
+	return Upstream{
+		Position: at,
+		Name:     a.Text,
+		Implicit: true,
+		Method:   "round_robin",
+		Servers: []UpstreamServer{{
+			Position:    at,
+			Address:     a,
+			Weight:      1,
+			MaxFails:    1,
+			FailTimeout: 10 * time.Second,
+		}},
+	}
+}
+
+// listens checks that every address can be bound beside all others. What lies
+// in whose way is said at the later one. Wildcards meet all addresses of their
+// port, but others only equals and wildcards, of which a port has at most two:
+// no configuration makes this slow.
+func (v *validator) listens() {
+	type key struct {
+		path, host string
+		port       uint16
+	}
+	first := make(map[key]Listen)
+	all, wild := make(map[uint16][]Listen), make(map[uint16][]Listen)
+	for _, s := range v.cfg.Servers {
+		for _, l := range s.Listen {
+			if l.Address.Path == "" && l.Address.Port == 0 {
+				continue
+			}
+			host, port := l.Address.Host, l.Address.Port
+			ip, isIP := bindIP(l)
+			if isIP {
+				host = ip.String()
+			}
+			k := key{l.Address.Path, host, port}
+			if other, again := first[k]; again {
+				v.problem(l.Position, "listen %s: taken already by listen %s at %s",
+					l.Address.Text, other.Address.Text, other.Position)
+				continue
+			}
+			first[k] = l
+			others := wild[port]
+			if isIP && ip.IsUnspecified() {
+				others = all[port]
+				wild[port] = append(wild[port], l)
+			}
+			for _, other := range others {
+				if Overlaps(l, other) {
+					v.problem(l.Position, "listen %s: overlaps listen %s at %s; keep one of them",
+						l.Address.Text, other.Address.Text, other.Position)
+				}
+			}
+			all[port] = append(all[port], l)
+		}
+	}
+}
+
+// Overlaps tells whether two listening sockets cannot exist side by side
+// because a connection could belong to both: equal addresses, and an address
+// beside the wildcard of its port. An IPv6 wildcard with IPv6Only off takes
+// IPv4 connections too. Host names are only compared as they are; resolve them
+// first. Port 0 stands for a port that nobody has and overlaps nothing.
+func Overlaps(a, b Listen) bool {
+	if a.Address.Path != "" || b.Address.Path != "" {
+		return a.Address.Path == b.Address.Path
+	}
+	if a.Address.Port != b.Address.Port || a.Address.Port == 0 {
+		return false
+	}
+	x, xOK := bindIP(a)
+	y, yOK := bindIP(b)
+	if !xOK || !yOK {
+		return a.Address.Host == b.Address.Host
+	}
+	return x == y || covers(x, a.IPv6Only, y) || covers(y, b.IPv6Only, x)
+}
+
+// covers tells whether a socket bound to wild takes connections to ip as well.
+func covers(wild netip.Addr, ipv6Only bool, ip netip.Addr) bool {
+	return wild.IsUnspecified() && (wild.Is4() == ip.Is4() || wild.Is6() && !ipv6Only)
+}
+
+// bindIP returns the IP address that l binds, unless it is a unix socket or its
+// host is a name.
+func bindIP(l Listen) (netip.Addr, bool) {
+	if l.Address.Path != "" {
+		return netip.Addr{}, false
+	}
+	if l.Address.Host == "" {
+		return netip.IPv4Unspecified(), true
+	}
+	ip, err := netip.ParseAddr(l.Address.Host)
+	return ip.Unmap(), err == nil
+}

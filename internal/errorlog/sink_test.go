@@ -1,0 +1,168 @@
+package errorlog
+
+import (
+	"bufio"
+	"bytes"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+)
+
+// fifo is a FIFO with a reader that has not begun to read.
+func fifo(t *testing.T) (path string, reader *os.File) {
+	t.Helper()
+	path = t.TempDir() + "/fifo"
+	require.NoError(t, syscall.Mkfifo(path, 0o600))
+	reader, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { reader.Close() })
+	return path, reader
+}
+
+var lostPattern = regexp.MustCompile(`\[warn\] errorlog: log lines dropped {"lines": (\d+)}\n$`)
+
+// readUntilLost reads to the line that tells of lost ones, and returns how many
+// came before it and how many it tells of.
+func readUntilLost(t *testing.T, reader *os.File) (read, lost int) {
+	t.Helper()
+	require.NoError(t, reader.SetReadDeadline(time.Now().Add(patience)))
+	for r := bufio.NewReader(reader); ; read++ {
+		line, err := r.ReadString('\n')
+		require.NoError(t, err, "after %d lines", read)
+		if m := lostPattern.FindStringSubmatch(line); m != nil {
+			lost, err = strconv.Atoi(m[1])
+			require.NoError(t, err)
+			return read, lost
+		}
+	}
+}
+
+// TestBlockedSink logs into a FIFO that nobody reads. No call waits; afterwards
+// lines read and lines told lost are all there were. Fails if add waits for
+// room (the deadline of the test binary), does not bound the queue (nothing is
+// ever dropped), or if lost is not told.
+func TestBlockedSink(t *testing.T) {
+	t.Parallel()
+	path, reader := fifo(t)
+	log := mustOpen(t, path, Notice)
+	logger := log.Logger().With(zap.String("padding", strings.Repeat("x", 1000)))
+	logged := 0
+	for ; log.Dropped() < 100; logged++ {
+		require.Less(t, logged, 1<<20, "nothing is dropped")
+		logger.Info("line")
+	}
+	require.Error(t, log.Sync(time.Millisecond), "the sink is blocked")
+
+	read, lost := readUntilLost(t, reader)
+	require.Equal(t, logged, read+lost)
+	require.Equal(t, uint64(lost), log.Dropped())
+	require.NoError(t, log.Sync(patience))
+}
+
+// TestReconfigureFromBlockedSink: what blocks is left behind, and its
+// goroutine ends when its time is over. Fails if Reconfigure waits for the old
+// sink without end, or, at the last line, if close sets no deadline.
+func TestReconfigureFromBlockedSink(t *testing.T) {
+	t.Parallel()
+	path, _ := fifo(t)
+	log := mustOpen(t, path, Notice)
+	for log.Dropped() == 0 {
+		log.Logger().Info("line")
+	}
+	blocked := log.target.current.Load()
+
+	file := t.TempDir() + "/log"
+	require.NoError(t, log.Reconfigure(file, Notice))
+	log.Logger().Info("goes on")
+	require.NoError(t, log.Sync(patience))
+	require.Equal(t, []string{"goes on"}, lines(t, file))
+	require.True(t, wait(blocked.done, patience), "the old sink's goroutine stays")
+}
+
+// TestClosedSink: the reader goes away, which is EPIPE, and comes back. Fails
+// if a write error ends the goroutine, or if the lines that failed are not
+// counted and told.
+func TestClosedSink(t *testing.T) {
+	t.Parallel()
+	path, reader := fifo(t)
+	log := mustOpen(t, path, Notice)
+	require.NoError(t, reader.Close())
+	for range 3 {
+		log.Logger().Info("nobody reads this")
+		require.NoError(t, log.Sync(patience))
+	}
+	require.Equal(t, uint64(3), log.Dropped())
+
+	reader, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	require.NoError(t, err)
+	defer reader.Close()
+	log.Logger().Info("back")
+	read, lost := readUntilLost(t, reader)
+	require.Equal(t, 1, read)
+	require.Equal(t, 3, lost)
+}
+
+// TestFullDisk: a device without room. Fails if a failed write counts nothing.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	log := mustOpen(t, "/dev/full", Notice)
+	log.Logger().Info("no room")
+	require.NoError(t, log.Sync(patience))
+	require.Equal(t, uint64(1), log.Dropped())
+}
+
+// disk takes room bytes and then gives ENOSPC.
+type disk struct {
+	bytes.Buffer
+	room int
+}
+
+func (d *disk) Write(p []byte) (int, error) {
+	n := min(len(p), d.room)
+	d.room -= n
+	d.Buffer.Write(p[:n])
+	if n < len(p) {
+		return n, syscall.ENOSPC
+	}
+	return n, nil
+}
+
+// TestTornLine breaks a write off inside a line: what follows, when there is
+// room again, begins on a line of its own, and the torn one is counted. Fails
+// without torn.
+func TestTornLine(t *testing.T) {
+	t.Parallel()
+	d := &disk{room: 9}
+	w := writer{file: d}
+	require.Equal(t, uint64(2), w.write([]byte("whole\ntorn\nlost\n")))
+	require.Equal(t, uint64(1), w.write([]byte("lost\n")), "no room for the line feed")
+	d.room = 100
+	require.Zero(t, w.write([]byte("next\n")))
+	require.Zero(t, w.write([]byte("last\n")))
+	require.Equal(t, "whole\ntor\nnext\nlast\n", d.String())
+
+	d = &disk{room: 6}
+	w = writer{file: d}
+	require.Equal(t, uint64(1), w.write([]byte("whole\nlost\n")))
+	d.room = 100
+	require.Zero(t, w.write([]byte("next\n")))
+	require.Equal(t, "whole\nnext\n", d.String())
+}
+
+// TestSinkClosed fails if a closed sink takes a record, which nobody would
+// write: a logger may have looked the sink up just before Reopen.
+func TestSinkClosed(t *testing.T) {
+	t.Parallel()
+	log := mustOpen(t, t.TempDir()+"/log", Notice)
+	old := log.target.current.Load()
+	require.NoError(t, log.Reopen())
+	require.False(t, old.add([]byte("line")))
+	require.True(t, wait(old.flushed(), patience))
+}

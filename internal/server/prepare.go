@@ -1,0 +1,211 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"smtplb/balancer"
+	"smtplb/conf"
+	"smtplb/internal/stream"
+	"smtplb/listener"
+	"smtplb/upstream"
+)
+
+// plan is a configuration in the terms of the packages that run it.
+type plan struct {
+	groups []upstream.Config
+	ports  []portPlan
+	known  map[string][]netip.Addr
+}
+
+type portPlan struct {
+	position conf.Position
+	options  listener.Options
+	route    stream.Route // Group is filled in by Commit
+	group    string
+}
+
+func (p *plan) order() []string {
+	names := make([]string, len(p.groups))
+	for i, g := range p.groups {
+		names[i] = g.Name
+	}
+	return names
+}
+
+// Prepare builds what a configuration needs beside what is running. Its error
+// has a line for each problem, each with the place in the file.
+func (s *Server) Prepare(ctx context.Context, c *conf.Config) (*Next, error) {
+	plan, err := s.translate(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	n := &Next{server: s, plan: plan, opened: map[listener.Addr]*listener.Socket{}}
+	var problems conf.Problems
+	for _, p := range plan.ports {
+		if err := s.preparePort(n, p); err != nil {
+			problems = append(problems, conf.ParseError{Position: p.position, Message: err.Error()})
+		}
+	}
+	if len(problems) > 0 {
+		n.Discard()
+		return nil, problems
+	}
+	return n, nil
+}
+
+// Check finds what would make Prepare fail at a start, short of opening
+// sockets.
+func Check(ctx context.Context, c *conf.Config) error {
+	_, err := (&Server{}).translate(ctx, c)
+	return err
+}
+
+// preparePort opens a port's socket if the running configuration has none, and
+// otherwise makes sure that the one there can take the new options.
+func (s *Server) preparePort(n *Next, p portPlan) error {
+	if live, ok := s.ports[p.options.Addr]; ok {
+		return live.port.Socket().Check(p.options)
+	}
+	for addr, live := range s.ports {
+		if live.options.Overlaps(p.options) {
+			return fmt.Errorf("listen %s overlaps %s, which is in use: stop listening on %s by one reload, then add %s by another, or restart",
+				p.options.Addr, addr, addr, p.options.Addr)
+		}
+	}
+	s.awaitClosed(p.options)
+	socket, err := listener.Open(p.options)
+	if err != nil {
+		return err
+	}
+	n.opened[p.options.Addr] = socket
+	return nil
+}
+
+// awaitClosed waits a moment for ports in the way that an earlier reload has
+// removed: they are open until their backlog is served.
+func (s *Server) awaitClosed(o listener.Options) {
+	for addr, c := range s.closing {
+		if addr == o.Addr || c.options.Overlaps(o) {
+			select {
+			case <-c.closed:
+			case <-time.After(closeWait):
+			}
+		}
+		select {
+		case <-c.closed:
+			delete(s.closing, addr)
+		default:
+		}
+	}
+}
+
+// translate says a configuration in the terms of the other packages, with host
+// names resolved.
+func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
+	names := s.resolve(ctx, c)
+	p := &plan{known: names.known}
+	var problems conf.Problems
+	report := func(at conf.Position, format string, args ...any) {
+		problems = append(problems, conf.ParseError{Position: at, Message: fmt.Sprintf(format, args...)})
+	}
+	for _, u := range c.Upstreams {
+		method, ok := balancer.Lookup(u.Method)
+		if !ok {
+			report(u.Position, "unknown balancing method %q", u.Method)
+			continue
+		}
+		g := upstream.Config{Name: u.Name, Method: method}
+		for _, server := range u.Servers {
+			addrs, err := names.addrs(server.Address)
+			if err != nil {
+				report(server.Position, "host not found in upstream %q: %v", server.Address.Text, err)
+				continue
+			}
+			for _, a := range addrs {
+				g.Servers = append(g.Servers, upstream.Server{
+					Name:        server.Address.Text,
+					Addr:        upstream.Addr{TCP: a.TCP, Path: a.Path},
+					Weight:      server.Weight,
+					MaxConns:    server.MaxConns,
+					MaxFails:    server.MaxFails,
+					FailTimeout: int64(server.FailTimeout.Seconds()),
+					Backup:      server.Backup,
+					Down:        server.Down,
+				})
+			}
+		}
+		p.groups = append(p.groups, g)
+	}
+	for _, server := range c.Servers {
+		route := routeOf(server)
+		for _, l := range server.Listen {
+			addrs, err := names.addrs(l.Address)
+			if err != nil {
+				report(l.Position, "host not found in listen %q: %v", l.Address.Text, err)
+				continue
+			}
+			for _, a := range addrs {
+				p.ports = append(p.ports, portPlan{position: l.Position, options: optionsOf(a, l, server), route: route, group: server.ProxyPass})
+			}
+		}
+	}
+	for i, a := range p.ports {
+		for _, b := range p.ports[:i] {
+			if a.options.Addr == b.options.Addr || a.options.Overlaps(b.options) {
+				report(a.position, "listen %s overlaps %s of %s", a.options.Addr, b.options.Addr, b.position)
+			}
+		}
+	}
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	return p, nil
+}
+
+func routeOf(c conf.Server) stream.Route {
+	r := stream.Route{
+		ConnectTimeout: c.ConnectTimeout,
+		Timeout:        c.Timeout,
+		NextUpstream:   c.NextUpstream,
+		Tries:          c.NextUpstreamTries,
+		NextTimeout:    c.NextUpstreamTimeout,
+		HalfClose:      c.HalfClose,
+		Keepalive:      listener.Keepalive(c.SocketKeepalive),
+		NoDelay:        c.NoDelay,
+		BufferSize:     c.BufferSize,
+	}
+	if c.Bind != nil {
+		r.Bind = netip.AddrPortFrom(netip.MustParseAddr(c.Bind.Host), c.Bind.Port)
+	}
+	return r
+}
+
+func optionsOf(a listener.Addr, l conf.Listen, c conf.Server) listener.Options {
+	return listener.Options{
+		Addr:      a,
+		Backlog:   l.Backlog,
+		ReusePort: l.ReusePort,
+		IPv6Only:  l.IPv6Only,
+		NoDelay:   c.NoDelay,
+		Keepalive: listener.Keepalive(l.Keepalive),
+	}
+}
+
+// literal reports whether an address needs no resolving, and what it is.
+func literal(a conf.Address) (listener.Addr, bool) {
+	if a.Path != "" {
+		return listener.Addr{Path: a.Path}, true
+	}
+	if a.Host == "" {
+		return listener.Addr{TCP: netip.AddrPortFrom(netip.IPv4Unspecified(), a.Port)}, true
+	}
+	ip, err := netip.ParseAddr(strings.Trim(a.Host, "[]"))
+	if err != nil {
+		return listener.Addr{}, false
+	}
+	return listener.Addr{TCP: netip.AddrPortFrom(ip, a.Port)}, true
+}

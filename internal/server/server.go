@@ -1,0 +1,137 @@
+package server
+
+import (
+	"net/netip"
+
+	"go.uber.org/zap"
+
+	"smtplb/internal/stream"
+	"smtplb/listener"
+	"smtplb/upstream"
+)
+
+// Options are what a Server is made of. They are the process's, not the
+// configuration's.
+type Options struct {
+	Workers     int // event loops
+	Pipes       int // pipes the process may hold
+	MaxSessions int // sessions at once
+	Logger      *zap.Logger
+}
+
+// Server is the running balancer.
+type Server struct {
+	log    *zap.Logger
+	engine *stream.Engine
+
+	// Of the configuration that runs; replaced by Commit.
+	groups map[string]*upstream.Group
+	order  []string // of groups
+	ports  map[listener.Addr]livePort
+	known  map[string][]netip.Addr // what host names stood for
+
+	// Ports of earlier configurations that may still be draining.
+	closing map[listener.Addr]closingPort
+}
+
+// closingPort is a port that was removed; closed is closed when its socket is.
+type closingPort struct {
+	options listener.Options
+	closed  <-chan struct{}
+}
+
+// New starts the event loops. There is nothing to balance until a Commit.
+func New(o Options) (*Server, error) {
+	engine, err := stream.New(stream.Options{
+		Workers:     o.Workers,
+		Pipes:       o.Pipes,
+		MaxSessions: o.MaxSessions,
+		Logger:      o.Logger.Named("stream"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Server{log: o.Logger, engine: engine, closing: map[listener.Addr]closingPort{}}, nil
+}
+
+// SetMaxSessions changes how many sessions there may be at once.
+func (s *Server) SetMaxSessions(n int) { s.engine.SetMaxSessions(n) }
+
+// livePort is a port that accepts, and what its socket was given.
+type livePort struct {
+	port    *stream.Port
+	options listener.Options
+}
+
+// Next is a configuration that is ready to run.
+type Next struct {
+	server *Server
+	plan   *plan
+	opened map[listener.Addr]*listener.Socket // sockets that only this configuration has
+}
+
+// Commit makes the configuration the running one. It does not fail: what can
+// go wrong has gone wrong in Prepare.
+func (n *Next) Commit() {
+	s := n.server
+	groups := make(map[string]*upstream.Group, len(n.plan.groups))
+	for _, g := range n.plan.groups {
+		group := s.groups[g.Name]
+		if group == nil {
+			group = upstream.NewGroup(g)
+		} else {
+			group.Update(g)
+		}
+		groups[g.Name] = group
+	}
+
+	ports := make(map[listener.Addr]livePort, len(n.plan.ports))
+	for _, p := range n.plan.ports {
+		route := p.route
+		route.Group = groups[p.group]
+		live, ok := s.ports[p.options.Addr]
+		if !ok {
+			live.port = s.engine.Open(n.opened[p.options.Addr], &route)
+		} else {
+			if err := live.port.Socket().Apply(p.options); err != nil {
+				s.log.Error("listener keeps its old options", zap.Error(err))
+			}
+			live.port.SetRoute(&route)
+		}
+		live.options = p.options
+		ports[p.options.Addr] = live
+	}
+	for addr, live := range s.ports {
+		if _, stays := ports[addr]; !stays {
+			s.closing[addr] = closingPort{live.options, s.engine.Close(live.port)}
+			s.log.Info("listener removed, serving what it has accepted", zap.Stringer("listen", addr))
+		}
+	}
+	s.groups, s.order, s.ports, s.known = groups, n.plan.order(), ports, n.plan.known
+	s.logServers()
+}
+
+// Discard closes what Prepare opened.
+func (n *Next) Discard() {
+	for _, socket := range n.opened {
+		_ = socket.Close()
+	}
+}
+
+// logServers writes one line for each server.
+func (s *Server) logServers() {
+	for _, name := range s.order {
+		for _, st := range s.groups[name].Snapshot(s.engine.Seconds()) {
+			s.log.Info("server",
+				zap.String("upstream", name),
+				zap.String("server", st.Name),
+				zap.Stringer("peer", st.Addr),
+				zap.Bool("backup", st.Backup),
+				zap.String("state", string(st.State)),
+				zap.Int("weight", st.Weight),
+				zap.Int("effective_weight", st.Effective),
+				zap.Int("connections", st.Conns),
+				zap.Int("fails", st.Fails))
+		}
+	}
+}

@@ -1,0 +1,26 @@
+// Package stream is the data plane: it accepts clients, connects each to a
+// server of its route's upstream group and relays bytes both ways, untouched,
+// until both sides are done.
+//
+// An Engine runs a few workers. A worker is one event loop on one goroutine,
+// and a session stays on one worker for its life: nothing in a session is
+// locked. Only the choice of a server takes a lock, its group's, once for each
+// connection. Everything an Engine exports may be called from any goroutine
+// and reaches the workers through their mailboxes.
+//
+// The life of a session:
+//
+//	accept ──► connecting ──► relaying ──► lingering ──► gone
+//	              │  ▲            ▲ both halves done, or a reason to stop:
+//	              └──┘            │ log line, server released
+//	          next upstream       └ bytes flow: copied (dialogue) or spliced (bulk)
+//
+// A session has two ends (client, server: a descriptor and what epoll has said
+// of it) and two halves (up: client to server; down: server to client: what has
+// been read and not yet written, and the counters). relay.go is about halves,
+// session.go about the life, connect.go about reaching a server, accept.go
+// about getting clients.
+//
+// What it does not do: it never changes, adds or holds back a byte, and it
+// does not read the mail it carries.
+package stream

@@ -1,0 +1,49 @@
+package stream
+
+import (
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"smtplb/listener"
+	"smtplb/upstream"
+)
+
+// Route says where the clients of a port go and how their bytes are relayed.
+// It is immutable once a port has it; a session keeps the route it started on.
+type Route struct {
+	Group *upstream.Group
+
+	ConnectTimeout time.Duration // for each attempt
+	Timeout        time.Duration // both directions silent
+
+	// NextUpstream allows a further server after a failed connect, at most
+	// Tries servers in all (0: every one) and only while NextTimeout (0: ever)
+	// has not passed since the first attempt began; as nginx's
+	// proxy_next_upstream, a running attempt is not cut short.
+	NextUpstream bool
+	Tries        int
+	NextTimeout  time.Duration
+
+	Bind       netip.AddrPort // source address; invalid: the kernel's choice; port 0: any
+	HalfClose  bool           // pass one side's end of stream on and keep the other direction
+	Keepalive  listener.Keepalive
+	NoDelay    bool
+	BufferSize int // bytes read at once in dialogue; a read that fills it turns to splice
+}
+
+// Port is a listening socket and the route of the clients it accepts. Its
+// owner makes it with Engine.Open and ends it with Engine.Close.
+type Port struct {
+	socket *listener.Socket
+	name   string // as it is logged
+	route  atomic.Pointer[Route]
+	closed chan struct{}
+}
+
+// Socket returns the listening socket, so that options can be applied to it.
+// It is the port's: nobody else closes it.
+func (p *Port) Socket() *listener.Socket { return p.socket }
+
+// SetRoute gives every client accepted from now on another route.
+func (p *Port) SetRoute(r *Route) { p.route.Store(r) }

@@ -1,0 +1,360 @@
+package stream
+
+import (
+	"net/netip"
+	"runtime/debug"
+
+	"github.com/valyala/bytebufferpool"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"smtplb/internal/reactor"
+	"smtplb/upstream"
+)
+
+// state is where a session is in its life. A free slot has state zero.
+type state uint8
+
+const (
+	stateFree       state = iota
+	stateConnecting       // a connect is under way
+	stateRelaying         // bytes flow
+	stateLingering        // all is said; what the peers still send is discarded until they close
+)
+
+// cause is who or what ended a session: the first thing that happened.
+type cause uint8
+
+const (
+	causeNone cause = iota
+	causeClientClosed
+	causeServerClosed
+	causeClientReset
+	causeServerReset
+	causeIdle
+	causeNoServer
+	causeConnectFailed
+	causeShutdown
+	causeInternal
+)
+
+var causeText = [...]string{
+	causeNone:          "none",
+	causeClientClosed:  "client closed",
+	causeServerClosed:  "server closed",
+	causeClientReset:   "client reset",
+	causeServerReset:   "server reset",
+	causeIdle:          "idle time-out",
+	causeNoServer:      "no live upstreams",
+	causeConnectFailed: "connect failed",
+	causeShutdown:      "shutdown",
+	causeInternal:      "internal error",
+}
+
+func (c cause) String() string { return causeText[c] }
+
+// Time limits of a session that are nobody's directive, in ms.
+const (
+	// After the server's end of stream nothing more can come for the client,
+	// which only has to take what is queued and close.
+	serverDoneTimeout = 60_000
+	// lingerTimeout and lingerBytes bound how long and how much is read and
+	// discarded after our last byte, so that the kernel does not answer with a
+	// reset, which would destroy what the peer has not read yet (RFC 2525
+	// section 2.17).
+	lingerTimeout = 5_000
+	lingerBytes   = 256 << 10
+)
+
+// end is one side of a session: a descriptor and what is known of it.
+type end struct {
+	fd       int32 // -1: none
+	readable bool  // bytes or an end may be waiting
+	writable bool  // room may be there
+	hup      bool  // the peer has ended its stream or is gone: a short read is not the last
+	urgent   bool  // urgent data seen: reads stop short at its mark, and splice stops for good
+	eof      bool  // its stream was read to the end
+	reset    bool  // it is gone: its end was an error, or a write to it failed
+	shut     bool  // our end of stream was sent to it
+}
+
+// note records what epoll reported.
+func (e *end) note(events uint32) {
+	if events&(reactor.Readable|reactor.Urgent|reactor.PeerShut|reactor.Hup|reactor.Error) != 0 {
+		e.readable = true
+	}
+	if events&(reactor.Writable|reactor.Hup|reactor.Error) != 0 {
+		e.writable = true
+	}
+	if events&(reactor.PeerShut|reactor.Hup|reactor.Error) != 0 {
+		e.hup = true
+	}
+	if events&reactor.Urgent != 0 {
+		e.urgent = true
+	}
+}
+
+// half is one direction: bytes from a source end to a destination end. At any
+// time at most one of held and piped is not empty, and the source is read only
+// when both are.
+type half struct {
+	held *bytebufferpool.ByteBuffer // what the destination did not take; nil: nothing
+	off  int32                      // bytes of held already written
+
+	piped  int32        // bytes in the pipe
+	pipe   reactor.Pipe // borrowed if lent
+	lent   bool
+	bulk   bool // the last read was large: splice the next one
+	copied bool // splice was refused: this half copies for good
+
+	eof  bool // nothing more will be read
+	done bool // and everything read has been dealt with
+
+	in  int64 // bytes read from the source
+	out int64 // bytes written to the destination
+}
+
+// session is one client and its server. It is a slot of its worker's slab and
+// owned by that worker's goroutine.
+type session struct {
+	index      uint32
+	generation uint32
+	attempt    uint8 // of connecting, tells the server descriptors apart
+	state      state
+	cause      cause
+	draining   bool   // the process is stopping: nothing more is read from the client
+	downLast   bool   // the last byte moved was the server's: the client's turn, safe to cut
+	accounted  bool   // account was called
+	barren     uint16 // events without progress since barrenAt; see spins
+
+	client, server end
+	up, down       half
+
+	route *Route
+	port  *Port
+	turn  upstream.Turn
+	peer  *upstream.Peer // held until released; nil before and after
+	last  *upstream.Peer // the latest peer tried, for the log
+
+	from    netip.AddrPort // client's address; invalid for a unix socket
+	started int64          // ms
+	active  int64          // ms of the last progress, or of the state's begin
+	lingers int32          // bytes discarded
+
+	barrenAt int64 // ms
+}
+
+func (s *session) clientToken() reactor.Token {
+	return reactor.MakeToken(kindClient, s.index, s.generation, 0)
+}
+
+func (s *session) serverToken() reactor.Token {
+	return reactor.MakeToken(kindServer, s.index, s.generation, s.attempt)
+}
+
+// open starts the life of an accepted connection. The session owns fd.
+func (w *worker) open(p *Port, fd int, from netip.AddrPort) {
+	s, index, generation := w.sessions.Get()
+	now := w.loop.Now()
+	s.index, s.generation = index, generation
+	s.client = end{fd: int32(fd), writable: true}
+	s.server.fd = -1
+	s.port, s.route = p, p.route.Load()
+	s.from = from
+	s.started, s.active = now, now
+	defer w.guard(s)
+	if e := w.loop.Add(fd, s.clientToken(), reactor.Stream); e != 0 {
+		w.log.Error("register client", zap.Error(e))
+		w.finish(s, causeInternal)
+		return
+	}
+	s.route.Group.Begin(&s.turn)
+	s.turn.Limit(s.route.Tries)
+	w.connect(s)
+}
+
+// guard ends a session whose handler panicked, and only that session. It is
+// deferred around every entry into a session.
+func (w *worker) guard(s *session) {
+	r := recover()
+	if r == nil {
+		return
+	}
+	w.log.Error("session handler panicked, session dropped; please report this with the stack",
+		zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
+	if s.state == stateFree && s.route == nil {
+		return // it was over already
+	}
+	if s.cause == causeNone {
+		s.cause = causeInternal
+	}
+	s.up.drop(w)
+	s.down.drop(w)
+	w.account(s)
+	w.hangUp(&s.client)
+	w.hangUp(&s.server)
+	w.free(s)
+}
+
+// event handles one event of a session's end.
+func (w *worker) event(s *session, kind reactor.Kind, events uint32) {
+	defer w.guard(s)
+	if w.engine.onEvent != nil {
+		w.engine.onEvent(s)
+	}
+	e := &s.client
+	if kind == kindServer {
+		e = &s.server
+	}
+	e.note(events)
+	switch s.state {
+	case stateConnecting:
+		if kind == kindServer {
+			w.connecting(s, events)
+		} else {
+			w.waiting(s)
+		}
+	case stateRelaying:
+		w.relay(s)
+	case stateLingering:
+		w.linger(s)
+	}
+}
+
+// expired handles the timer of a session. The wheel may fire early: what counts
+// is the deadline of the state.
+func (w *worker) expired(s *session) {
+	defer w.guard(s)
+	at := w.deadline(s)
+	if at > w.loop.Now() {
+		w.loop.Timers.Arm(s.index, at)
+		return
+	}
+	switch s.state {
+	case stateConnecting:
+		w.attemptFailed(s, upstream.OutcomeConnectTimeout, "connect", unix.ETIMEDOUT)
+	case stateRelaying:
+		w.finish(s, causeIdle)
+	case stateLingering:
+		w.hangUp(&s.client)
+		w.hangUp(&s.server)
+		w.free(s)
+	}
+}
+
+// deadline is when the session's present state has lasted too long.
+func (w *worker) deadline(s *session) int64 {
+	switch s.state {
+	case stateConnecting:
+		return s.active + s.route.ConnectTimeout.Milliseconds()
+	case stateRelaying:
+		limit := s.route.Timeout.Milliseconds()
+		if s.down.eof {
+			limit = min(limit, serverDoneTimeout)
+		}
+		return s.active + limit
+	default:
+		return s.active + lingerTimeout
+	}
+}
+
+// enter moves the session to a state and starts its timer.
+func (w *worker) enter(s *session, st state) {
+	s.state = st
+	s.active = w.loop.Now()
+	w.loop.Timers.Arm(s.index, w.deadline(s))
+}
+
+// finish ends the relaying of a session: what is not delivered yet is dropped,
+// the server is released, the session logged, and both ends are closed in the
+// way that hurts least.
+func (w *worker) finish(s *session, c cause) {
+	if s.cause == causeNone {
+		s.cause = c
+	}
+	undelivered := s.up.holds() || s.down.holds()
+	s.up.drop(w)
+	s.down.drop(w)
+	w.account(s)
+	w.part(&s.client, &s.server, undelivered)
+	w.part(&s.server, &s.client, undelivered)
+	if s.client.fd < 0 && s.server.fd < 0 {
+		w.free(s)
+		return
+	}
+	w.enter(s, stateLingering)
+	w.linger(s)
+}
+
+// part closes an end if nothing can be lost by it, and otherwise sends our end
+// of stream and leaves it to linger.
+func (w *worker) part(e, other *end, undelivered bool) {
+	if e.fd < 0 {
+		return
+	}
+	if e.eof || e.reset {
+		w.hangUp(e)
+		return
+	}
+	// The other side was reset. Mirror that, but only if everything it sent
+	// before has arrived: an abort throws away what is still queued.
+	if other.reset && !undelivered && reactor.Unsent(int(e.fd)) == 0 {
+		reactor.AbortOnClose(int(e.fd))
+		w.hangUp(e)
+		return
+	}
+	if !e.shut {
+		e.shut = true
+		reactor.ShutdownWrite(int(e.fd))
+	}
+	e.readable = true
+}
+
+// linger reads and discards what the peers still send until they close.
+func (w *worker) linger(s *session) {
+	for _, e := range [...]*end{&s.client, &s.server} {
+		for e.fd >= 0 && e.readable {
+			n, errno := reactor.Recv(int(e.fd), w.buf)
+			s.lingers += int32(n)
+			switch {
+			case errno == eagain:
+				e.readable = false
+			case errno != 0 || n == 0 || s.lingers > lingerBytes:
+				w.hangUp(e)
+			}
+		}
+	}
+	if s.client.fd < 0 && s.server.fd < 0 {
+		w.free(s)
+	}
+}
+
+// account releases the server and logs the session, once.
+func (w *worker) account(s *session) {
+	if s.accounted {
+		return
+	}
+	s.accounted = true
+	if s.peer != nil {
+		o := upstream.OutcomeOK
+		if s.state == stateConnecting {
+			o = upstream.OutcomeClientGone
+		}
+		w.release(s, o)
+	}
+	w.stats.Ended++
+	w.logSession(s)
+}
+
+func (w *worker) hangUp(e *end) {
+	if e.fd >= 0 {
+		w.loop.CloseLater(int(e.fd))
+		e.fd = -1
+	}
+}
+
+func (w *worker) free(s *session) {
+	w.loop.Timers.Disarm(s.index)
+	w.sessions.Put(s.index)
+	w.leave()
+}

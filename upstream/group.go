@@ -1,0 +1,218 @@
+package upstream
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// Server is one address of a group, with nginx's parameters.
+type Server struct {
+	Name        string // as configured
+	Addr        Addr
+	Weight      int   // 0 is 1
+	MaxConns    int   // 0: no limit
+	MaxFails    int   // 0: failures never take it out
+	FailTimeout int64 // seconds
+	Backup      bool
+	Down        bool
+}
+
+// Config is what a group is made of.
+type Config struct {
+	Name    string
+	Method  func() Method // called once for the primaries and once for the backups
+	Servers []Server      // a host name with several addresses is several servers
+}
+
+// Group is a named group of servers, the upstream{} of nginx.
+type Group struct {
+	name  string
+	tries atomic.Int64 // servers that are not down, primary and backup
+
+	mu      sync.Mutex // protects below, and the slot of every peer
+	primary tier
+	backup  tier
+	single  bool    // exactly one primary, down or not, and no backup
+	retired []*Peer // removed from the configuration, but still held by sessions
+}
+
+// tier is the primary or the backup servers of a group. Its slots do not move
+// between two Updates: peers point into them.
+type tier struct {
+	method Method
+	slots  []Slot
+}
+
+// NewGroup makes a group whose servers have no past.
+func NewGroup(c Config) *Group {
+	g := &Group{name: c.Name}
+	g.Update(c)
+	return g
+}
+
+// Name returns the group's name.
+func (g *Group) Name() string { return g.name }
+
+// Update gives the group a new configuration at one stroke. A server's live
+// state stays with its address, and with its place among equal addresses; the
+// effective weight keeps its share of a changed weight. A server that is gone
+// keeps its state while sessions hold it, and so finds it again if it returns
+// before they have ended. The name of a group does not change.
+func (g *Group) Update(c Config) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+
+	before := g.everyone()
+	known := make(map[key]*Peer, len(before))
+	for _, p := range before {
+		known[p.key] = p
+	}
+
+	primary := tier{method: c.Method()}
+	backup := tier{method: c.Method()}
+	nth := make(map[Addr]int, len(c.Servers))
+	tries := 0
+	for _, sc := range c.Servers {
+		k := key{sc.Addr, nth[sc.Addr]}
+		nth[sc.Addr]++
+		p := known[k]
+		if p == nil {
+			p = &Peer{group: g, key: k, name: sc.Addr.String()}
+			p.slot = &Slot{peer: p}
+		}
+		delete(known, k)
+		p.server = sc.Name
+		s := *p.slot
+		s.configure(sc)
+		if sc.Backup {
+			backup.slots = append(backup.slots, s)
+		} else {
+			primary.slots = append(primary.slots, s)
+		}
+		if !sc.Down {
+			tries++
+		}
+	}
+
+	g.retired = nil
+	for _, p := range before {
+		if known[p.key] == nil {
+			continue
+		}
+		s := *p.slot // a turn may still name the peer: leave it a slot, not the old array
+		p.slot = &s
+		if s.Conns > 0 {
+			g.retired = append(g.retired, p)
+		}
+	}
+
+	primary.replace(&g.primary)
+	backup.replace(&g.backup)
+	g.primary, g.backup = primary, backup
+	g.single = len(primary.slots) == 1 && len(backup.slots) == 0
+	g.tries.Store(int64(tries))
+}
+
+// everyone returns the peers of the primaries, of the backups, and the
+// retired ones.
+func (g *Group) everyone() []*Peer {
+	var all []*Peer
+	for _, tr := range []*tier{&g.primary, &g.backup} {
+		for i := range tr.slots {
+			all = append(all, tr.slots[i].peer)
+		}
+	}
+	return append(all, g.retired...)
+}
+
+// replace puts tr in the place of old: its peers point into it from now on. A
+// rotation that has kept its servers and weights goes on where it was. Any
+// other begins anew, as all do when nginx reloads: credit earned beside other
+// servers, or by another weight, could favour one server for a whole period.
+func (tr *tier) replace(old *tier) {
+	same := slices.EqualFunc(tr.slots, old.slots, func(a, b Slot) bool {
+		return a.peer == b.peer && a.Weight == b.Weight
+	})
+	for i := range tr.slots {
+		s := &tr.slots[i]
+		s.peer.slot = s
+		if !same {
+			s.Current = 0
+		}
+	}
+}
+
+// Begin starts a session's turn. It has as many tries as there are servers
+// that are not down, backups included.
+func (g *Group) Begin(t *Turn) {
+	*t = Turn{tries: int(g.tries.Load())}
+}
+
+// Next picks a server for the session and counts the session as one of its
+// connections. A session tries no server twice. When no primary may be had,
+// because it was tried, has failed, is full or down, the session goes over to
+// the backups and stays with them. Nil means no live upstreams; nothing is
+// reset by that.
+//
+// See ngx_stream_upstream_get_round_robin_peer.
+func (g *Group) Next(t *Turn, now int64) *Peer {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+
+	var s *Slot
+	if !t.backup {
+		s = g.pickPrimary(t, now)
+	}
+	if s == nil && len(g.backup.slots) > 0 {
+		t.backup = true
+		s = g.backup.pick(t, now)
+	}
+	if s == nil {
+		return nil
+	}
+	t.remember(s.peer)
+	return s.peer
+}
+
+// pickPrimary lets the only server of a group pass whatever its failures; its
+// weights and windows stay untouched.
+func (g *Group) pickPrimary(t *Turn, now int64) *Slot {
+	if !g.single {
+		return g.primary.pick(t, now)
+	}
+	s := &g.primary.slots[0]
+	s.Eligible = !s.down && !s.full()
+	t.exclude()
+	if !s.Eligible {
+		return nil
+	}
+	s.Conns++
+	return s
+}
+
+func (tr *tier) pick(t *Turn, now int64) *Slot {
+	for i := range tr.slots {
+		s := &tr.slots[i]
+		s.Eligible = !s.down && !s.full() && !s.unavailable(now)
+	}
+	t.exclude()
+	i := tr.method.Pick(tr.slots)
+	if i < 0 {
+		return nil
+	}
+	s := &tr.slots[i]
+	s.take(now)
+	return s
+}
+
+// alone reports that p is the only server of the group. One that a reload has
+// removed is not, even if it left a single one behind.
+func (g *Group) alone(p *Peer) bool {
+	return g.single && g.primary.slots[0].peer == p
+}
+
+// forget drops a removed peer that no session holds any more.
+func (g *Group) forget(p *Peer) {
+	g.retired = slices.DeleteFunc(g.retired, func(r *Peer) bool { return r == p })
+}

@@ -1,0 +1,79 @@
+package upstream
+
+// Peer is one address of a group. The pointer stays the same over reloads for
+// as long as the address is configured or a session holds it.
+type Peer struct {
+	group *Group
+	key   key
+	name  string
+
+	// Protected by group.mu.
+	server string // as configured
+	slot   *Slot  // in the array of its tier, or on its own once removed
+}
+
+// key tells peers of a group apart. nginx allows the same address several
+// times in a group; nth counts them in the order of the configuration.
+type key struct {
+	addr Addr
+	nth  int
+}
+
+// Addr returns where to connect to.
+func (p *Peer) Addr() Addr { return p.key.addr }
+
+// Name returns the address as logs and $upstream_addr spell it.
+func (p *Peer) Name() string { return p.name }
+
+// Group returns the name of the peer's group.
+func (p *Peer) Group() string { return p.group.name }
+
+// Connected notes that a connection is made (nginx's NOTIFY_CONNECT): a server
+// that was out is back from here on, not only when the session ends.
+func (p *Peer) Connected() {
+	p.group.mu.Lock()
+	defer p.group.mu.Unlock()
+
+	p.slot.pass()
+}
+
+// Release gives back a peer that Next returned, and one try of the turn. It
+// reports whether this was a failure that leaves the server out for
+// fail_timeout: nginx's "upstream server temporarily disabled".
+//
+// The only server of a group is never out: its failures are forgotten, and the
+// turn has no try left. An ignored outcome leaves all but the session count as
+// it was: if that session was the one to try a failed server again, the next
+// one does so after another fail_timeout.
+//
+// See ngx_stream_upstream_free_round_robin_peer.
+func (p *Peer) Release(t *Turn, o Outcome, now int64) (disabled bool) {
+	g := p.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+
+	s := p.slot
+	if s.Conns == 0 {
+		panic("upstream: BUG: peer " + p.name + " released but not held")
+	}
+	s.Conns--
+	if s.Conns == 0 && len(g.retired) > 0 {
+		g.forget(p)
+	}
+
+	if g.alone(p) {
+		s.fails = 0
+		t.tries = 0
+		return false
+	}
+	if t.tries > 0 {
+		t.tries--
+	}
+	switch outcomes[o].verdict {
+	case fail:
+		return s.fail(now)
+	case pass:
+		s.pass()
+	}
+	return false
+}

@@ -1,0 +1,94 @@
+package upstream
+
+// A Method is a way to choose among servers (package balancer has them).
+// Pick returns the index of one of the eligible slots, or -1 if none is
+// eligible. It is called with the group's lock held and allocates nothing. It
+// may change Effective and Current, which are the method's own between
+// failures, and no other field.
+type Method interface {
+	Pick(slots []Slot) int
+}
+
+// Slot is what a Method sees of a server: one element of the dense array of
+// the primary or of the backup servers, in the order of the configuration.
+type Slot struct {
+	Weight    int // as configured, at least 1
+	Effective int // 0..Weight: what failures have left of the weight
+	Current   int // smooth round robin's running credit
+	Conns     int // sessions that hold this server, connecting ones included
+
+	// Eligible says that this session may have this server now: it is not
+	// down, not full, not out for its failures, and not tried before.
+	Eligible bool
+
+	down        bool
+	maxConns    int   // 0: no limit
+	maxFails    int   // 0: failures never take it out
+	failTimeout int64 // seconds
+	fails       int
+	accessed    int64 // when it last failed
+	checked     int64 // when it last failed, or was picked after its window
+	peer        *Peer
+}
+
+// configure takes over a server's parameters and leaves its live state, apart
+// from the effective weight, which keeps its share of a changed weight.
+func (s *Slot) configure(c Server) {
+	weight := max(c.Weight, 1)
+	if s.Weight == 0 {
+		s.Effective = weight
+	} else {
+		s.Effective = s.Effective * weight / s.Weight
+	}
+	s.Weight = weight
+	s.down = c.Down
+	s.maxConns = c.MaxConns
+	s.maxFails = c.MaxFails
+	s.failTimeout = c.FailTimeout
+}
+
+// full reports that max_conns is reached.
+func (s *Slot) full() bool {
+	return s.maxConns > 0 && s.Conns >= s.maxConns
+}
+
+// failed reports that the server has used up max_fails. It stays so after its
+// window, until a connection succeeds.
+func (s *Slot) failed() bool {
+	return s.maxFails > 0 && s.fails >= s.maxFails
+}
+
+// unavailable reports that failures keep the server out now: for fail_timeout
+// and up to a second more, since times are whole seconds.
+func (s *Slot) unavailable(now int64) bool {
+	return s.failed() && now-s.checked <= s.failTimeout
+}
+
+// take counts a session. The first one after the window starts the window
+// anew: until it has succeeded, it is the only one to try the server, nginx's
+// half-open circuit of one live client per fail_timeout.
+func (s *Slot) take(now int64) {
+	if now-s.checked > s.failTimeout {
+		s.checked = now
+	}
+	s.Conns++
+}
+
+// fail counts a failure and reports whether the server is out by it.
+func (s *Slot) fail(now int64) bool {
+	s.fails++
+	s.accessed = now
+	s.checked = now
+	if s.maxFails > 0 {
+		s.Effective = max(0, s.Effective-s.Weight/s.maxFails)
+	}
+	return s.failed()
+}
+
+// pass forgets failures, if the server was picked after the window of the last
+// one. Otherwise failures add up, whatever succeeds between them.
+func (s *Slot) pass() {
+	if s.accessed < s.checked {
+		s.fails = 0
+	}
+}

@@ -1,0 +1,48 @@
+package upstream
+
+// Turn is one session's way through a group: whom it has tried, how many tries
+// it has left, and whether it has gone over to the backup servers. It lives in
+// its session by value and may be used again after another Begin. It names
+// peers, not positions, and so survives a Group.Update. It allocates only for
+// the third server tried and beyond.
+type Turn struct {
+	tries  int
+	backup bool
+	first  [2]*Peer // tried, in order; nil: none yet
+	rest   []*Peer  // tried after those
+}
+
+// Left returns how many tries are left, the running one included. When it is 0
+// after a Release, the session has failed.
+func (t *Turn) Left() int { return t.tries }
+
+// Limit lowers the tries left to n, the first one included
+// (proxy_next_upstream_tries); 0 is no limit.
+func (t *Turn) Limit(n int) {
+	if n > 0 {
+		t.tries = min(t.tries, n)
+	}
+}
+
+func (t *Turn) remember(p *Peer) {
+	for i := range t.first {
+		if t.first[i] == nil {
+			t.first[i] = p
+			return
+		}
+	}
+	t.rest = append(t.rest, p)
+}
+
+// exclude makes those tried before ineligible, wherever an Update may have put
+// them since. The caller holds their group's lock.
+func (t *Turn) exclude() {
+	for _, p := range t.first {
+		if p != nil {
+			p.slot.Eligible = false
+		}
+	}
+	for _, p := range t.rest {
+		p.slot.Eligible = false
+	}
+}
