@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // maxSocketPath is what sockaddr_un holds beside its final zero.
@@ -97,33 +98,33 @@ func parseBind(text string) (Bind, error) {
 	if strings.Contains(text, "$") || strings.Contains(text, "transparent") {
 		return Bind{}, errors.New("variables and transparent proxying are not supported by this version")
 	}
-	host, port := text, ""
-	if _, err := netip.ParseAddr(text); err != nil {
-		if inner, ok := strings.CutPrefix(text, "["); ok && strings.HasSuffix(inner, "]") {
-			host = strings.TrimSuffix(inner, "]")
-		} else if strings.Contains(text, ":") {
-			if host, port, err = cutPort(text); err != nil {
-				return Bind{}, err
-			}
+	var b Bind
+	host := text
+	if inner, ok := strings.CutPrefix(text, "["); ok && strings.HasSuffix(inner, "]") {
+		host = strings.TrimSuffix(inner, "]")
+	} else if _, err := netip.ParseAddr(text); err != nil && strings.Contains(text, ":") {
+		var port string
+		if host, port, err = cutPort(text); err != nil {
+			return b, err
+		}
+		if b.Port, err = parsePort(port); err != nil {
+			return b, err
 		}
 	}
 	if _, err := netip.ParseAddr(host); err != nil {
-		return Bind{}, errors.New(`want an IP address of this machine, with or without a port, or "off"`)
+		return b, errors.New(`want an IP address of this machine, with or without a port, or "off"`)
 	}
-	host, err := parseHost(host)
-	if err != nil || port == "" {
-		return Bind{Host: host}, err
-	}
-	n, err := parsePort(port)
-	return Bind{Host: host, Port: n}, err
+	var err error
+	b.Host, err = parseHost(host)
+	return b, err
 }
 
 func parseSocket(text, path string) (Address, error) {
 	switch {
 	case !strings.HasPrefix(path, "/"):
 		return Address{}, errors.New(`want an absolute path, as in "unix:/run/smtp.sock"`)
-	case strings.ContainsRune(path, 0):
-		return Address{}, errors.New("a path cannot hold a zero byte")
+	case strings.ContainsFunc(path, unicode.IsControl):
+		return Address{}, errors.New("want a path without control characters")
 	case len(path) > maxSocketPath:
 		return Address{}, fmt.Errorf("path is %d bytes long; a unix socket's has at most %d", len(path), maxSocketPath)
 	}

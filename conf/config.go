@@ -3,8 +3,13 @@
 // A Config is data: it opens nothing, resolves no name and binds no port. It
 // is complete when Load returns it: every default is filled in, every
 // reference (proxy_pass to an upstream) is checked, and whatever was accepted
-// is meant to be honoured. Several syntaxes may fill the same Config; TOML is
-// read by toml.go. The defaults of a syntax belong to its reader.
+// is meant to be honoured. Several syntaxes may fill the same Config; their
+// defaults belong to their readers, what holds for all is in validate.go.
+//
+// The way of a TOML file: source.go opens it and what it includes, scan.go
+// finds the place of every key and value, the TOML library reads the values,
+// node.go joins both to a tree, and the tables of directives.go say what each
+// key means. To add a directive, add a line there.
 //
 // Only main and internal/server know this package.
 package conf
@@ -43,7 +48,8 @@ type ErrorLog struct {
 	Level string // debug, info, notice, warn, error, crit, alert or emerg
 }
 
-// Position is a place in a configuration file. Line and column count from 1.
+// Position is a place in a configuration file. Line and column count from 1,
+// columns in bytes; line 0 stands for the file as a whole.
 type Position struct {
 	File string
 	Line int

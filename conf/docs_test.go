@@ -11,9 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// entryOf is what docs/reference.md says about one directive.
-type entryOf struct{ value, example string }
-
 // TestReference compares docs/reference.md with the tables of directives: both
 // have the same keys in the same order with the same defaults, and every
 // example loads.

@@ -185,8 +185,8 @@ func bind(n *node) (*Bind, error) {
 	return &b, nil
 }
 
-// onKeepalive finds a vanished peer in four minutes, and keeps entries of NAT
-// boxes and cloud load balancers, of which the quickest forget after 350 s.
+// onKeepalive finds a vanished peer in four minutes, and speaks often enough
+// for NAT boxes and cloud load balancers, which forget connections after some.
 var onKeepalive = Keepalive{On: true, Idle: 120 * time.Second, Interval: 30 * time.Second, Count: 4}
 
 func keepalive(n *node) (Keepalive, error) {

@@ -83,7 +83,7 @@ t.toml:1:12: upstream "" has no servers`},
 	{"upstream without servers", "[[upstream]]\nname = 'a'\nservers = []\n" + sound,
 		`t.toml:2:8: upstream "a" has no servers`},
 	{"upstream of backups", "[[upstream]]\nname = 'a'\n[[upstream.servers]]\naddress = 'h:1'\nbackup = true\n" + sound,
-		`t.toml:2:8: upstream "a" has only backup servers; let one be none`},
+		`t.toml:2:8: upstream "a" has only backup servers; it needs one that is not`},
 	{"method", "[[upstream]]\nname = 'a'\nservers = ['h:1']\nmethod = 'least_conn'\n[[upstream]]\nname = 'b'\nservers = 'h:1'\nmethod = 'rr'\n" + sound,
 		`t.toml:4:10: method: "least_conn" is not supported by this version; use "round_robin"
 t.toml:8:10: method: want "round_robin", got "rr"`},
@@ -194,6 +194,8 @@ t.toml:12:47: reuseport: want true or false, got 1
 t.toml:12:61: ipv6only: want true or false, got "off"
 t.toml:12:83: so_keepalive: "1s:2s:128": count goes from 1 to 127
 t.toml:12:96: "deferred" is not supported by this version`},
+	{"listen nowhere", sound + "[[server]]\nproxy_pass = 'sound'\nlisten = []\n",
+		`t.toml:10:10: listen: want at least one address`},
 	{"listen twice", sound + `[[server]]
 proxy_pass = "sound"
 listen = [25, "0.0.0.0:25", "[::1]:26", "[0:0::1]:26", "unix:/a/b", "unix:/a//b", "MX.example:27", "mx.example:27", "27-28", "30-33", "127.0.0.1:32"]

@@ -91,6 +91,9 @@ type listenLine struct {
 }
 
 func (r *reader) listens(s *Server, n *node) {
+	if len(n.elements()) == 0 {
+		r.problem(n.at, "listen: want at least one address")
+	}
 	for _, n := range n.elements() {
 		line := listenLine{Listen: Listen{Position: n.at}}
 		listenTable.read(r, &line, n.asTable("address"))

@@ -46,7 +46,7 @@ func (v *validator) upstreams() {
 		case len(u.Servers) == 0:
 			v.problem(u.Position, "upstream %q has no servers", u.Name)
 		case !slices.ContainsFunc(u.Servers, func(s UpstreamServer) bool { return !s.Backup }):
-			v.problem(u.Position, "upstream %q has only backup servers; let one be none", u.Name)
+			v.problem(u.Position, "upstream %q has only backup servers; it needs one that is not", u.Name)
 		}
 		if total += len(u.Servers); total > maxServers && !over {
 			over = true

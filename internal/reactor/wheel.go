@@ -3,8 +3,8 @@ package reactor
 import "math/bits"
 
 const (
-	// Tick is the wheel's resolution in milliseconds. A timer fires up to one
-	// tick late and never early.
+	// Tick is the wheel's resolution in milliseconds: a timer fires up to one
+	// tick late.
 	Tick = 100
 
 	buckets = 1024 // about 100 s; what lies further is filed at the rim and refiled
@@ -30,7 +30,9 @@ type timer struct {
 	at         int64 // tick it is filed for
 }
 
-// Arm makes the timer of a slot fire at or, if it is filed earlier, before at.
+// Arm makes the timer of a slot fire at the given time; before it, if the slot
+// has an earlier one already or the time lies beyond the rim: the owner of a
+// timer that fires early arms it again.
 func (w *Wheel) Arm(index uint32, at int64) {
 	for int(index) >= len(w.nodes) {
 		w.nodes = append(w.nodes, timer{bucket: none})

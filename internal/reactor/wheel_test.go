@@ -28,7 +28,7 @@ func TestWheelAgainstList(t *testing.T) {
 			w.Arm(i, at)
 			at = max(at, now)
 			if old, ok := due[i]; !ok || at < old.at {
-				due[i] = want{at, at-now > (buckets-3)*Tick}
+				due[i] = want{at, at-w.tick*Tick > (buckets-3)*Tick}
 			}
 		}
 		fire := func(i uint32) {

@@ -13,7 +13,7 @@ import (
 // connect tries servers until one connects at once, one is under way, or none
 // is left.
 func (w *worker) connect(s *session) {
-	for s.state != stateLingering && s.route != nil {
+	for {
 		s.peer = s.route.Group.Next(&s.turn, w.seconds())
 		if s.peer == nil {
 			w.noServer(s)

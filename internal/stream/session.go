@@ -276,6 +276,9 @@ func (w *worker) finish(s *session, c cause) {
 	s.up.drop(w)
 	s.down.drop(w)
 	w.account(s)
+	if s.state == stateConnecting {
+		w.hangUp(&s.server) // there is no conversation to end
+	}
 	w.part(&s.client, &s.server, undelivered)
 	w.part(&s.server, &s.client, undelivered)
 	if s.client.fd < 0 && s.server.fd < 0 {
