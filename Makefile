@@ -26,8 +26,10 @@ all: check build ## check, then build
 build: ## the static binary, build/smtplb
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BINARY) .
 
+# Not by go run: that dies of SIGTERM and leaves behind what it runs.
 run: build ## the balancer in front of sample servers, to try it out
-	$(GO) run ./examples/demo
+	$(GO) build -buildvcs=false -o build/demo ./examples/demo
+	@exec build/demo -smtplb $(BINARY)
 
 test: vet race integration ## all tests, after fetching what they need
 
