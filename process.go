@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -97,6 +96,7 @@ func (i *instance) start(c *conf.Config) error {
 	i.server, err = server.New(server.Options{
 		Workers:     workers,
 		Pipes:       limits.pipes,
+		PipeBytes:   process.PipeBytes,
 		MaxSessions: limits.sessions,
 		Logger:      i.logger,
 	})
@@ -238,7 +238,7 @@ func (i *instance) stop(sig os.Signal, signals <-chan os.Signal) {
 func (i *instance) reload(ctx context.Context) {
 	start := time.Now()
 	if err := i.tryReload(ctx); err != nil {
-		if !errors.Is(err, context.Canceled) {
+		if ctx.Err() == nil { // else the process is stopping
 			i.logger.Error("reload failed, keeping the running configuration", zap.Error(err))
 		}
 		return

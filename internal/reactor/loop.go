@@ -225,8 +225,8 @@ const (
 
 // wait takes events from the kernel.
 func (l *Loop) wait() int {
-	if n := l.poll(0); n > 0 || len(l.ready) > 0 {
-		return n
+	if len(l.ready) > 0 {
+		return l.poll(0)
 	}
 	l.asleep.Store(true)
 	n := l.doze()

@@ -15,6 +15,7 @@ import (
 type Options struct {
 	Workers     int // event loops
 	Pipes       int // pipes the process may hold
+	PipeBytes   int // how much each should hold
 	MaxSessions int // sessions at once
 	Logger      *zap.Logger
 }
@@ -45,6 +46,7 @@ func New(o Options) (*Server, error) {
 	engine, err := stream.New(stream.Options{
 		Workers:     o.Workers,
 		Pipes:       o.Pipes,
+		PipeBytes:   o.PipeBytes,
 		MaxSessions: o.MaxSessions,
 		Logger:      o.Logger.Named("stream"),
 	})

@@ -57,7 +57,7 @@ func Build(t testing.TB, flags ...string) string {
 }
 
 func build(dir string, flags []string) (string, error) {
-	if raceEnabled() && !slices.Contains(flags, "-race") {
+	if RaceEnabled() && !slices.Contains(flags, "-race") {
 		flags = append([]string{"-race"}, flags...)
 	}
 	builds.mu.Lock()
@@ -104,8 +104,9 @@ func moduleRoot() (string, error) {
 	}
 }
 
-// raceEnabled tells whether this test binary has the race detector.
-func raceEnabled() bool {
+// RaceEnabled tells whether this test binary, and so what Build makes, has the
+// race detector, which takes memory and time of its own.
+func RaceEnabled() bool {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return false

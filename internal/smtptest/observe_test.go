@@ -84,6 +84,8 @@ func TestProcessFigures(t *testing.T) {
 	require.Equal(t, before, FDs(t, pid))
 
 	require.Greater(t, RSS(t, pid), int64(1<<20))
+	require.Greater(t, PrivateMemory(t, pid), int64(1<<19))
+	require.Less(t, PrivateMemory(t, pid), RSS(t, pid))
 
 	threads := Threads(t, pid)
 	var ended sync.WaitGroup

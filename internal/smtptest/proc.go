@@ -44,19 +44,35 @@ func RSS(t testing.TB, pid int) int64 {
 	return int64(status(t, pid, "VmRSS:")) << 10
 }
 
+// PrivateMemory is the part of RSS that belongs to this process alone, in
+// bytes: without the pages of its program file, and without shared memory.
+func PrivateMemory(t testing.TB, pid int) int64 {
+	t.Helper()
+	return int64(status(t, pid, "RssAnon:")) << 10
+}
+
 // CPU is the processor time that a process has used, all its threads that are
 // or were, user and system. It is exact to the nanosecond, unlike
 // /proc/PID/stat with its ticks of 10 ms.
 func CPU(t testing.TB, pid int) time.Duration {
 	t.Helper()
+	used, err := CPUTime(pid)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return used
+}
+
+// CPUTime is CPU for any goroutine.
+func CPUTime(pid int) (time.Duration, error) {
 	// MAKE_PROCESS_CPUCLOCK of linux/posix-timers.h; see clock_getcpuclockid(3).
 	const cpuclockSched = 2
 	clock := int32(^pid<<3 | cpuclockSched)
 	var ts unix.Timespec
 	if err := unix.ClockGettime(clock, &ts); err != nil {
-		t.Fatalf("read processor time of process %d: %v", pid, err)
+		return 0, fmt.Errorf("read processor time of process %d: %w", pid, err)
 	}
-	return time.Duration(ts.Nano())
+	return time.Duration(ts.Nano()), nil
 }
 
 // status reads a number from /proc/PID/status.

@@ -54,7 +54,7 @@ func (w *worker) dial(s *session) (what string, errno syscall.Errno) {
 	} else {
 		w.to.SetTCP(addr.TCP)
 	}
-	fd, errno := w.to.Socket()
+	fd, errno := w.calls.socket(&w.to)
 	if errno != 0 {
 		return "socket", errno
 	}

@@ -16,6 +16,7 @@ import (
 type Options struct {
 	Workers     int // event loops; at least 1
 	Pipes       int // pipes that all workers together may hold
+	PipeBytes   int // how much each should hold; 0: what the kernel gives
 	MaxSessions int // sessions at once; more wait in the kernel's backlog
 	Logger      *zap.Logger
 }
@@ -59,6 +60,7 @@ type worker struct {
 type calls struct {
 	splice func(from, to, n int) (int, syscall.Errno)
 	accept acceptFunc
+	socket func(to *reactor.Sockaddr) (fd int, errno syscall.Errno)
 }
 
 const (
@@ -90,7 +92,7 @@ func New(o Options) (*Engine, error) {
 	e.limit.Store(int64(o.MaxSessions))
 	for range o.Workers {
 		w := &worker{engine: e, log: o.Logger, buf: make([]byte, 16<<10)}
-		w.calls = calls{splice: reactor.Splice, accept: (*reactor.Sockaddr).Accept}
+		w.calls = calls{splice: reactor.Splice, accept: (*reactor.Sockaddr).Accept, socket: (*reactor.Sockaddr).Socket}
 		loop, err := reactor.NewLoop(w)
 		if err != nil {
 			e.Stop()
@@ -98,6 +100,7 @@ func New(o Options) (*Engine, error) {
 		}
 		w.loop = loop
 		w.loop.Pipes.Limit = max(1, o.Pipes/o.Workers)
+		w.loop.Pipes.Size = o.PipeBytes
 		e.workers = append(e.workers, w)
 		e.running.Add(1)
 		go w.run()

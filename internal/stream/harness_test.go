@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"runtime/pprof"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -32,6 +34,9 @@ const patience = 10 * time.Second
 // TestMain fails the package if any of its tests left a descriptor or a
 // goroutine behind. It fails if hangUp forgets to close, or Stop to wait.
 func TestMain(m *testing.M) {
+	// Loops wait beside the scheduler: one processor for each that a test runs,
+	// and some for the peers.
+	runtime.GOMAXPROCS(64)
 	// What the runtime opens and starts once and for all.
 	if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
 		l.Close()
@@ -135,9 +140,13 @@ func (g *rig) settle() {
 		<-g.Close(g.port)
 	}
 	g.End()
+	wait := patience
+	if g.t.Failed() {
+		wait = time.Second
+	}
 	select {
 	case <-g.Drained():
-	case <-time.After(patience):
+	case <-time.After(wait):
 		g.t.Errorf("%d sessions left after End", g.Sessions())
 	}
 	for _, s := range g.group.Snapshot(g.Seconds()) {
@@ -210,6 +219,18 @@ func (g *rig) connect(option ...socketOption) (net.Conn, error) {
 	return c, c.SetDeadline(time.Now().Add(2 * patience))
 }
 
+// pair connects a client and takes the other end of its session from l, the
+// listener of the rig's only server.
+func (g *rig) pair(l net.Listener, option ...socketOption) (client, server net.Conn) {
+	g.t.Helper()
+	client = g.dial(option...)
+	server, err := l.Accept()
+	require.NoError(g.t, err)
+	g.t.Cleanup(func() { server.Close() })
+	require.NoError(g.t, server.SetDeadline(time.Now().Add(2*patience)))
+	return client, server
+}
+
 // gone waits until the rig has no session.
 func (g *rig) gone(within time.Duration) {
 	g.t.Helper()
@@ -229,9 +250,23 @@ func (g *rig) any(f func(*session) bool) (found bool) {
 	return found
 }
 
+// of limits f to the session of a TCP client.
+func of(client net.Conn, f func(*session) bool) func(*session) bool {
+	port := client.LocalAddr().(*net.TCPAddr).AddrPort().Port()
+	return func(s *session) bool { return s.from.Port() == port && f(s) }
+}
+
+func connecting(s *session) bool { return s.state == stateConnecting }
+func relaying(s *session) bool   { return s.state == stateRelaying }
+
 // comes reports whether f soon holds for any session.
 func (g *rig) comes(f func(*session) bool) bool {
-	for deadline := time.Now().Add(patience); !g.any(f); time.Sleep(time.Millisecond) {
+	return soon(func() bool { return g.any(f) })
+}
+
+// soon reports whether f holds before long.
+func soon(f func() bool) bool {
+	for deadline := time.Now().Add(patience); !f(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			return false
 		}
@@ -296,31 +331,27 @@ func listen(t testing.TB, network string, option ...socketOption) net.Listener {
 	}
 	l, err := lc.Listen(context.Background(), network, addr)
 	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
 	return l
 }
 
-// parallel runs f for 0 to n-1, several at a time, and reports every error.
+// parallel runs f for 0 to n-1, several at a time, and fails the test if one of
+// them fails; those not begun are then left out.
 func parallel(t testing.TB, n, width int, f func(i int) error) {
 	t.Helper()
-	work, errs := make(chan int), make(chan error, n)
+	var running sync.WaitGroup
+	var begun atomic.Int64
 	for range width {
-		go func() {
-			for i := range work {
-				err := f(i)
-				if err != nil {
-					err = fmt.Errorf("%d: %w", i, err)
+		running.Go(func() {
+			for i := int(begun.Add(1)) - 1; i < n && !t.Failed(); i = int(begun.Add(1)) - 1 {
+				if err := f(i); err != nil {
+					t.Errorf("%d: %v", i, err)
 				}
-				errs <- err
 			}
-		}()
+		})
 	}
-	for i := range n {
-		work <- i
-	}
-	close(work)
-	for range n {
-		if err := <-errs; err != nil {
-			t.Error(err)
-		}
+	running.Wait()
+	if t.Failed() {
+		t.FailNow()
 	}
 }

@@ -286,13 +286,9 @@ func readCorpus(t *testing.T) (corpus [][]byte) {
 // if a socket has no SO_OOBINLINE (the byte is missing).
 func TestUrgentDataStaysInTheStream(t *testing.T) {
 	l := listen(t, "tcp")
-	defer l.Close()
 	g := newRig(t, []string{l.Addr().String()})
 	for _, size := range []int{1, 100, 50_000} {
-		client := g.dial()
-		server, err := l.Accept()
-		require.NoError(t, err)
-		defer server.Close()
+		client, server := g.pair(l)
 		for name, way := range map[string][2]net.Conn{"up": {client, server}, "down": {server, client}} {
 			t.Run(fmt.Sprint(name, size), func(t *testing.T) { sendUrgent(t, way[0], way[1], size) })
 		}

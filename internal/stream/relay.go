@@ -46,7 +46,8 @@ func (w *worker) relay(s *session) {
 	} else if w.spins(s) {
 		return
 	}
-	if more {
+	if more && !s.queued {
+		s.queued = true
 		w.loop.Again(s.clientToken())
 	}
 }

@@ -124,6 +124,7 @@ type session struct {
 	cause      cause
 	draining   bool   // the process is stopping: nothing more is read from the client
 	downLast   bool   // the last byte moved was the server's: the client's turn, safe to cut
+	queued     bool   // has used up its share and gets another turn; see event
 	accounted  bool   // account was called
 	barren     uint16 // events without progress since barrenAt; see spins
 
@@ -196,7 +197,10 @@ func (w *worker) guard(s *session) {
 	w.free(s)
 }
 
-// event handles one event of a session's end.
+// event handles one event of a session's end, or with no events the turn that
+// a queued session has been waiting for. A queued session leaves what happens
+// to that turn: else each event would be a further share of the loop, and queue
+// the session once more.
 func (w *worker) event(s *session, kind reactor.Kind, events uint32) {
 	defer w.guard(s)
 	if w.engine.onEvent != nil {
@@ -207,6 +211,10 @@ func (w *worker) event(s *session, kind reactor.Kind, events uint32) {
 		e = &s.server
 	}
 	e.note(events)
+	if s.queued && events != 0 {
+		return
+	}
+	s.queued = false
 	switch s.state {
 	case stateConnecting:
 		if kind == kindServer {

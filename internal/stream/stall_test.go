@@ -28,7 +28,6 @@ func TestNoStallBehindAFullPipe(t *testing.T) {
 	for _, size := range []int{64 << 10, 8 << 10, 4 << 10} {
 		t.Run(fmt.Sprint(size>>10, "KiB"), func(t *testing.T) {
 			l := listen(t, "tcp", smtptest.RcvBuf(16<<10))
-			defer l.Close()
 			g := newRig(t, []string{l.Addr().String()}, func(p *plan) {
 				p.prepare = func(w *worker) { w.loop.Pipes.Size = size }
 			})
@@ -69,7 +68,8 @@ func behindAFullPipe(g *rig, l net.Listener, pipe int, full *atomic.Int32) (time
 	if _, err := io.CopyN(io.Discard, server, int64(bulk)); err != nil {
 		return 0, err
 	}
-	g.each(func(s *session) { reactor.SetInt(int(s.server.fd), unix.SOL_SOCKET, unix.SO_SNDBUF, 32<<10) })
+	g.each(deepen)
+	g.each(narrow)
 	if _, err := client.Write(make([]byte, bulk)); err != nil {
 		return 0, err
 	}
@@ -77,7 +77,6 @@ func behindAFullPipe(g *rig, l net.Listener, pipe int, full *atomic.Int32) (time
 		if _, err := client.Write(make([]byte, small)); err != nil {
 			return 0, err
 		}
-		time.Sleep(10 * time.Microsecond) // a segment of its own, not a part of the next
 	}
 	if err := smtptest.CloseWrite(client); err != nil {
 		return 0, err
@@ -88,10 +87,27 @@ func behindAFullPipe(g *rig, l net.Listener, pipe int, full *atomic.Int32) (time
 	if g.any(func(s *session) bool { return s.up.piped > 0 }) {
 		full.Add(1)
 	}
+	if err := server.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		return 0, err
+	}
 	begin := time.Now()
 	d, err := smtptest.Sink(server)
 	if want := int64(bulk + segments*small); err == nil && d.N != want {
 		err = fmt.Errorf("want %d bytes, got %d", want, d.N)
 	}
 	return time.Since(begin), err
+}
+
+// deepen gives a session room for what waits at its doors.
+func deepen(s *session) {
+	for _, e := range [...]end{s.client, s.server} {
+		reactor.SetInt(int(e.fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 208<<10)
+	}
+}
+
+// narrow leaves a session little room for what it has sent.
+func narrow(s *session) {
+	for _, e := range [...]end{s.client, s.server} {
+		reactor.SetInt(int(e.fd), unix.SOL_SOCKET, unix.SO_SNDBUF, 32<<10)
+	}
 }
