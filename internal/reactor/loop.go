@@ -237,7 +237,7 @@ func (l *Loop) wait() int {
 func (l *Loop) doze() int {
 	for range dozes {
 		if l.hasMail() {
-			return 0
+			return l.poll(0)
 		}
 		limit := l.timeout()
 		if limit < 0 || limit > sliceMs {
@@ -249,7 +249,7 @@ func (l *Loop) doze() int {
 		return l.poll(limit)
 	}
 	if l.hasMail() {
-		return 0
+		return l.poll(0)
 	}
 	n, err := unix.EpollWait(l.epfd, l.events, l.timeout())
 	if err == unix.EINTR {

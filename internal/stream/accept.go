@@ -61,10 +61,14 @@ func (w *worker) accept(p *Port) (more bool) {
 	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
 		w.pauseAccept("no descriptors or memory left", errno)
 		return false
-	default:
+	case unix.ECONNABORTED, unix.EPROTO, unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.ENONET,
+		unix.ENETDOWN, unix.ENETUNREACH, unix.EHOSTDOWN, unix.EHOSTUNREACH:
 		// The connection died in the queue (accept(2) lists what TCP passes on):
 		// there may be another behind it.
-		return errno == unix.ECONNABORTED || errno == unix.EPROTO || errno == unix.EHOSTUNREACH || errno == unix.ENETUNREACH
+		return true
+	default:
+		w.pauseAccept("accept failed", errno)
+		return false
 	}
 	from := w.from.TCP()
 	target := w.place()

@@ -134,21 +134,17 @@ func parseAddr(s string) upstream.Addr {
 // every session can be ended, no server has one left, every pipe is back and
 // empty, and no handler panicked or span.
 func (g *rig) settle() {
-	select {
-	case <-g.port.closed:
-	default:
-		<-g.Close(g.port)
-	}
-	g.End()
 	wait := patience
 	if g.t.Failed() {
 		wait = time.Second
 	}
 	select {
-	case <-g.Drained():
-	case <-time.After(wait):
-		g.t.Errorf("%d sessions left after End", g.Sessions())
+	case <-g.port.closed:
+	default:
+		await(g.t, wait, g.Close(g.port), "the port did not close")
 	}
+	g.End()
+	await(g.t, wait, g.Drained(), "sessions left after End")
 	for _, s := range g.group.Snapshot(g.Seconds()) {
 		if s.Conns != 0 {
 			g.t.Errorf("server %s still has %d sessions", s.Name, s.Conns)
@@ -160,6 +156,15 @@ func (g *rig) settle() {
 		if !g.noise && (strings.Contains(e.Message, "panicked") || strings.Contains(e.Message, "spins")) {
 			g.t.Error(e.Message, e.ContextMap())
 		}
+	}
+}
+
+func await(t testing.TB, within time.Duration, c <-chan struct{}, otherwise string) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(within):
+		t.Error(otherwise)
 	}
 }
 
