@@ -81,18 +81,6 @@ func (w *worker) prepare(fd int, r *Route) (what string, errno syscall.Errno) {
 	if errno == 0 && r.NoDelay {
 		errno = reactor.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	}
-	if k := r.Keepalive; errno == 0 && k.On {
-		errno = reactor.SetInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
-		if k.Idle > 0 && errno == 0 {
-			errno = reactor.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(k.Idle.Seconds()))
-		}
-		if k.Interval > 0 && errno == 0 {
-			errno = reactor.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(k.Interval.Seconds()))
-		}
-		if k.Count > 0 && errno == 0 {
-			errno = reactor.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, k.Count)
-		}
-	}
 	if errno != 0 {
 		return "setsockopt", errno
 	}
@@ -110,6 +98,29 @@ func (w *worker) prepare(fd int, r *Route) (what string, errno syscall.Errno) {
 	}
 	w.local.SetTCP(r.Bind)
 	return "bind", w.local.Bind(fd)
+}
+
+// keepAlive turns keepalive on for the server's socket. That is done when the
+// session's timer first fires, which is later than most sessions last: those
+// are spared four system calls.
+func (w *worker) keepAlive(s *session) {
+	k := s.route.Keepalive
+	if s.kept || !k.On || s.last.Addr().Path != "" || s.server.fd < 0 {
+		return
+	}
+	s.kept = true
+	fd := int(s.server.fd)
+	// A server that is gone already refuses these; its end is on its way.
+	reactor.SetInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	if k.Idle > 0 {
+		reactor.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(k.Idle.Seconds()))
+	}
+	if k.Interval > 0 {
+		reactor.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(k.Interval.Seconds()))
+	}
+	if k.Count > 0 {
+		reactor.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, k.Count)
+	}
 }
 
 // connecting handles an event of the server's socket before it is connected.

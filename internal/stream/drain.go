@@ -6,16 +6,23 @@ type Cut struct {
 	InGap int // half-closed: the client had spoken last, its answer may be under way
 }
 
-// Drained returns a channel that is closed when there is no session.
+// Drained returns a channel that is closed when there is no session. Until
+// then everybody who asks gets the same.
 func (e *Engine) Drained() <-chan struct{} {
-	c := make(chan struct{})
-	e.drained.Store(&c)
-	if e.sessions.Load() == 0 {
-		if e.drained.CompareAndSwap(&c, nil) {
+	for {
+		if c := e.drained.Load(); c != nil {
+			return *c
+		}
+		c := make(chan struct{})
+		if !e.drained.CompareAndSwap(nil, &c) {
+			continue
+		}
+		// The last session may have left before it could see the channel.
+		if e.sessions.Load() == 0 && e.drained.CompareAndSwap(&c, nil) {
 			close(c)
 		}
+		return c
 	}
-	return c
 }
 
 // CutIdle ends the sessions in which the client is to speak next, and those

@@ -126,6 +126,7 @@ type session struct {
 	downLast   bool   // the last byte moved was the server's: the client's turn, safe to cut
 	queued     bool   // has used up its share and gets another turn; see event
 	accounted  bool   // account was called
+	kept       bool   // keepAlive was called
 	barren     uint16 // events without progress since barrenAt; see spins
 
 	client, server end
@@ -233,6 +234,9 @@ func (w *worker) event(s *session, kind reactor.Kind, events uint32) {
 // is the deadline of the state.
 func (w *worker) expired(s *session) {
 	defer w.guard(s)
+	if s.state == stateRelaying {
+		w.keepAlive(s)
+	}
 	at := w.deadline(s)
 	if at > w.loop.Now() {
 		w.loop.Timers.Arm(s.index, at)
