@@ -189,13 +189,14 @@ func TestIdleTimeoutCountsFromTheLastByte(t *testing.T) {
 	const timeout = 500 * time.Millisecond
 	g := newRig(t, []string{l.Addr().String()}, func(p *plan) { p.Timeout = timeout })
 	client, server := g.pair(l)
+	var last time.Time
 	begin := time.Now()
 	for tick := time.NewTicker(timeout / 4); time.Since(begin) < 3*timeout; <-tick.C {
 		m := &match{actor: client, other: server}
 		require.NoError(t, m.pass(1))
+		last = time.Now()
 		client, server = server, client
 	}
-	last := time.Now()
 	_, err := client.Read(make([]byte, 1))
 	require.Equal(t, io.EOF, err)
 	require.GreaterOrEqual(t, time.Since(last), timeout-timeout/4)

@@ -15,7 +15,6 @@ import (
 
 	"smtplb/internal/reactor"
 	"smtplb/internal/smtptest"
-	"smtplb/listener"
 	"smtplb/upstream"
 )
 
@@ -172,13 +171,12 @@ func TestNoDescriptorForTheServer(t *testing.T) {
 }
 
 // TestServerSocketOptions looks at what the servers see of our sockets, and at
-// the sockets.
+// the sockets; keepalive comes later, see keepalive_test.go.
 func TestServerSocketOptions(t *testing.T) {
 	t.Parallel()
 	l := listen(t, "tcp")
 	g := newRig(t, []string{l.Addr().String()}, func(p *plan) {
 		p.Bind = netip.MustParseAddrPort("127.0.0.9:0")
-		p.Keepalive = listener.Keepalive{On: true, Idle: 120 * time.Second, Interval: 30 * time.Second, Count: 4}
 	})
 	_, server := g.pair(l)
 	require.Equal(t, "127.0.0.9", server.RemoteAddr().(*net.TCPAddr).IP.String())
@@ -187,10 +185,6 @@ func TestServerSocketOptions(t *testing.T) {
 		for _, o := range []struct{ level, option, want int }{
 			{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 			{unix.SOL_SOCKET, unix.SO_OOBINLINE, 1},
-			{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-			{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 120},
-			{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 30},
-			{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4},
 			{unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1},
 		} {
 			got, err := unix.GetsockoptInt(int(s.server.fd), o.level, o.option)

@@ -40,12 +40,12 @@ func TestBusySessionGetsOneShareARound(t *testing.T) {
 	}()
 
 	var moved []int64 // in each round that moved any
-	var before int64
+	var before int64 // 0: not looked at yet
 	w, done := g.workers[0], make(chan struct{})
 	var round func()
 	round = func() {
 		w.sessions.Each(func(_ uint32, s *session) {
-			if s.up.in > before {
+			if before > 0 && s.up.in > before {
 				moved = append(moved, s.up.in-before)
 			}
 			before = s.up.in
