@@ -215,19 +215,6 @@ func requireRefused(t testing.TB, addr string) {
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 }
 
-// awaitRefused waits until connections to a TCP address are refused.
-func awaitRefused(t testing.TB, addr string) {
-	t.Helper()
-	smtptest.Eventually(t, patience, addr+" refuses connections", func() bool {
-		conn, err := net.Dial("tcp", addr)
-		if err != nil {
-			return true
-		}
-		conn.Close()
-		return false
-	})
-}
-
 // ending is the log's line of a session that has ended.
 type ending struct {
 	Client     string `json:"client"`

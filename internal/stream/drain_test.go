@@ -113,7 +113,7 @@ func TestCutIdle(t *testing.T) {
 }
 
 // TestCutIdleWithoutServer: a session whose server is not connected yet is owed
-// nothing, and its server not blamed.
+// nothing, and its server not blamed. It fails if cut half-closes it.
 func TestCutIdleWithoutServer(t *testing.T) {
 	t.Parallel()
 	g := newRig(t, []string{hole(t), hole(t)})
@@ -157,7 +157,7 @@ func TestHalfClose(t *testing.T) {
 
 // TestHalfCloseDeliversWhatWasRead stops in the middle of a message, with a full
 // pipe: the server gets every byte that was read from the client, then the end.
-// It fails if halfClose marks the half as done.
+// It fails if halfClose drops what the half holds.
 func TestHalfCloseDeliversWhatWasRead(t *testing.T) {
 	t.Parallel()
 	l := listen(t, "tcp", smtptest.RcvBuf(16<<10))
@@ -203,7 +203,7 @@ func TestEndDeliversTheLastReply(t *testing.T) {
 
 // TestDrained: the channel closes when the last session is gone, and at once if
 // there is none, for whoever asks and however often. It fails if leave does not
-// close it.
+// close it, or if who asks later takes the place of who asked before.
 func TestDrained(t *testing.T) {
 	t.Parallel()
 	k := newTalks(t)

@@ -32,7 +32,8 @@ import (
 const patience = 10 * time.Second
 
 // TestMain fails the package if any of its tests left a descriptor or a
-// goroutine behind. It fails if hangUp forgets to close, or Stop to wait.
+// goroutine behind. It fails if Pipes.Discard closes one end only, or Loop.Run
+// does not close its own.
 func TestMain(m *testing.M) {
 	// Loops wait beside the scheduler: one processor for each that a test runs,
 	// and some for the peers.
@@ -159,6 +160,7 @@ func (g *rig) settle() {
 	}
 }
 
+// await fails the test if c is not closed within the time.
 func await(t testing.TB, within time.Duration, c <-chan struct{}, otherwise string) {
 	t.Helper()
 	select {

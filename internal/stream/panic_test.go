@@ -88,7 +88,7 @@ func TestPanicEndsOneSession(t *testing.T) {
 }
 
 // TestPanicWhileConnectingEndsOneSession has nothing to relay yet, and a server
-// that must not be blamed.
+// that must be given back. It fails if guard does not account.
 func TestPanicWhileConnectingEndsOneSession(t *testing.T) {
 	t.Parallel()
 	hole := smtptest.NewServer(t, smtptest.Script{})

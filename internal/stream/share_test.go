@@ -40,7 +40,7 @@ func TestBusySessionGetsOneShareARound(t *testing.T) {
 	}()
 
 	var moved []int64 // in each round that moved any
-	var before int64 // 0: not looked at yet
+	var before int64  // 0: not looked at yet
 	w, done := g.workers[0], make(chan struct{})
 	var round func()
 	round = func() {
