@@ -14,7 +14,10 @@
 // Only main and internal/server know this package.
 package conf
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Config is one whole configuration.
 type Config struct {
@@ -73,7 +76,9 @@ type Upstream struct {
 	Name     string   // unique without regard to case
 	Implicit bool
 	Method   string // round_robin
-	Servers  []UpstreamServer
+
+	ProxyProtocol string // off, v1 or v2: the header that servers get
+	Servers       []UpstreamServer
 }
 
 // UpstreamServer is one server line; a host name may stand for several
@@ -98,16 +103,36 @@ type Server struct {
 	// ProxyPassPosition is where proxy_pass says so.
 	ProxyPassPosition Position
 
-	ConnectTimeout      time.Duration // proxy_connect_timeout
-	Timeout             time.Duration // proxy_timeout: both directions silent
-	NextUpstream        bool          // proxy_next_upstream
-	NextUpstreamTries   int           // proxy_next_upstream_tries; 0: no limit
-	NextUpstreamTimeout time.Duration // proxy_next_upstream_timeout; 0: no limit
-	Bind                *Bind         // proxy_bind; nil: the kernel chooses
-	HalfClose           bool          // proxy_half_close
-	SocketKeepalive     Keepalive     // proxy_socket_keepalive
-	BufferSize          int           // proxy_buffer_size, bytes
-	NoDelay             bool          // tcp_nodelay, both sides
+	ConnectTimeout      time.Duration  // proxy_connect_timeout
+	Timeout             time.Duration  // proxy_timeout: both directions silent
+	NextUpstream        bool           // proxy_next_upstream
+	NextUpstreamTries   int            // proxy_next_upstream_tries; 0: no limit
+	NextUpstreamTimeout time.Duration  // proxy_next_upstream_timeout; 0: no limit
+	Bind                *Bind          // proxy_bind; nil: the kernel chooses
+	HalfClose           bool           // proxy_half_close
+	SocketKeepalive     Keepalive      // proxy_socket_keepalive
+	BufferSize          int            // proxy_buffer_size, bytes
+	NoDelay             bool           // tcp_nodelay, both sides
+	RealIPFrom          []netip.Prefix // set_real_ip_from: who must send a PROXY header where ProxyProtocol is on
+
+	SMTP SMTP
+}
+
+// SMTP is what a server does because its sessions speak SMTP.
+type SMTP struct {
+	On              bool          // smtp: clients see no server before it has greeted well
+	GreetingTimeout time.Duration // smtp_greeting_timeout: while another server can be asked
+	Pregreet        string        // smtp_pregreet: pass, hold or reject
+	Hostname        string        // smtp_hostname, in our own replies; "": the host's
+	Replies         SMTPReplies
+}
+
+// SMTPReplies are the texts of our own replies, after code and host name.
+type SMTPReplies struct {
+	Unavailable string
+	Limit       string
+	Shutdown    string
+	Pregreet    string
 }
 
 // Listen is one listening address and its socket options.
@@ -118,6 +143,8 @@ type Listen struct {
 	ReusePort bool
 	IPv6Only  bool // meaningful for IPv6 addresses only
 	Keepalive Keepalive
+
+	ProxyProtocol bool // clients from Server.RealIPFrom begin with a PROXY header
 }
 
 // Bind is a source address for connections to servers. Port 0 lets the kernel

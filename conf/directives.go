@@ -37,6 +37,7 @@ var upstreamTable = directives[Upstream]{"[[upstream]]", []directive[Upstream]{
 	{"name", required, (*reader).upstreamName},
 	{"method", "round_robin", slot(method, func(u *Upstream) *string { return &u.Method })},
 	{"servers", none, (*reader).upstreamServers},
+	{"proxy_protocol", "off", slot(oneOf("off", "v1", "v2"), func(u *Upstream) *string { return &u.ProxyProtocol })},
 }}
 
 var upstreamServerTable = directives[UpstreamServer]{"a server of [[upstream]]", []directive[UpstreamServer]{
@@ -62,6 +63,22 @@ var serverTable = directives[Server]{"[[server]]", []directive[Server]{
 	{"proxy_socket_keepalive", true, slot(keepalive, func(s *Server) *Keepalive { return &s.SocketKeepalive })},
 	{"proxy_buffer_size", "16k", slot(size(minBuffer, maxBuffer), func(s *Server) *int { return &s.BufferSize })},
 	{"tcp_nodelay", true, slot(flag, func(s *Server) *bool { return &s.NoDelay })},
+	{"set_real_ip_from", none, (*reader).realIPFrom},
+	{"smtp", true, slot(flag, func(s *Server) *bool { return &s.SMTP.On })},
+	{"smtp_greeting_timeout", "20s", slot(msec(1), func(s *Server) *time.Duration { return &s.SMTP.GreetingTimeout })},
+	{"smtp_pregreet", "pass", slot(oneOf("pass", "hold", "reject"), func(s *Server) *string { return &s.SMTP.Pregreet })},
+	{"smtp_hostname", none, slot(replyWord, func(s *Server) *string { return &s.SMTP.Hostname })},
+	{"smtp_replies", unavailable, (*reader).smtpReplies},
+}}
+
+// unavailable is the text that RFC 5321 section 4.2.3 has for it.
+const unavailable = "Service not available, closing transmission channel"
+
+var smtpRepliesTable = directives[SMTPReplies]{"smtp_replies", []directive[SMTPReplies]{
+	{"unavailable", unavailable, slot(replyText, func(r *SMTPReplies) *string { return &r.Unavailable })},
+	{"limit", "Too many sessions, try again later", slot(replyText, func(r *SMTPReplies) *string { return &r.Limit })},
+	{"shutdown", "Service is shutting down, try again later", slot(replyText, func(r *SMTPReplies) *string { return &r.Shutdown })},
+	{"pregreet", "Error: SMTP protocol synchronization", slot(replyText, func(r *SMTPReplies) *string { return &r.Pregreet })},
 }}
 
 // Bounds of one configuration, all its files together.
@@ -84,6 +101,7 @@ var listenTable = directives[listenLine]{"listen", []directive[listenLine]{
 	{"reuseport", false, slot(flag, func(l *listenLine) *bool { return &l.ReusePort })},
 	{"ipv6only", true, slot(flag, func(l *listenLine) *bool { return &l.IPv6Only })},
 	{"so_keepalive", true, slot(keepalive, func(l *listenLine) *Keepalive { return &l.Keepalive })},
+	{"proxy_protocol", false, slot(flag, func(l *listenLine) *bool { return &l.ProxyProtocol })},
 }}
 
 // homes tells for each key where it may stand. As a variable it would have to
@@ -94,6 +112,7 @@ func homes() map[string]string {
 	settle(m, upstreamTable)
 	settle(m, upstreamServerTable)
 	settle(m, serverTable)
+	settle(m, smtpRepliesTable)
 	settle(m, listenTable)
 	settle(m, errorLogTable)
 	return m
@@ -118,11 +137,11 @@ var notYet = strings.Fields(`
 	log_format mail map map_* master_process match max_pending metrics mqtt*
 	multi_accept multipath open_log_file_cache pass pcre_jit preread_*
 	proxy_bind_dynamic proxy_download_rate proxy_downstream_buffer
-	proxy_protocol proxy_protocol_timeout proxy_requests proxy_responses
+	proxy_protocol_timeout proxy_requests proxy_responses
 	proxy_session_drop proxy_socket_rcvbuf proxy_socket_sndbuf proxy_ssl
 	proxy_ssl_* proxy_upload_rate proxy_upstream_buffer queue random rcvbuf
 	real_ip_* resolve resolver resolver_* return rise route server_name
-	server_names_* service set set_real_ip_from setfib slow_start smtp smtp_*
+	server_names_* service set setfib slow_start
 	sndbuf split_clients ssl ssl_* state status status_zone stream syslog tcp
 	thread_pool timer_resolution type udp use user variables_hash_* worker_aio_*
 	worker_connections worker_cpu_affinity worker_priority worker_rlimit_core

@@ -38,6 +38,7 @@ func TestReference(t *testing.T) {
 	checkSection(t, sections["Servers of an upstream"], upstreamServerTable, inUpstream)
 	checkSection(t, sections["server"], serverTable, inServer)
 	checkSection(t, sections["Keys of listen"], listenTable, inServer)
+	checkSection(t, sections["Keys of smtp_replies"], smtpRepliesTable, inServer)
 
 	bounds := fmt.Sprintf("at most %d MiB and %d lines in %d files, %d keys and values, %d servers and %d listening addresses",
 		maxBytes>>20, maxLines, maxFiles, maxNodes, maxServers, maxListens)

@@ -127,11 +127,43 @@ func logPath(n *node) (string, error) {
 var levels = []string{"debug", "info", "notice", "warn", "error", "crit", "alert", "emerg"}
 
 func logLevel(n *node) (string, error) {
-	s, ok := n.value.(string)
-	if !ok || !slices.Contains(levels, s) {
-		return "", want("one of "+strings.Join(levels, ", "), n)
+	return oneOf(levels...)(n)
+}
+
+// oneOf is one of a few words.
+func oneOf(words ...string) func(*node) (string, error) {
+	return func(n *node) (string, error) {
+		s, ok := n.value.(string)
+		if !ok || !slices.Contains(words, s) {
+			return "", want("one of "+strings.Join(words, ", "), n)
+		}
+		return s, nil
+	}
+}
+
+// maxReply leaves room for code, host name and CRLF in the 512 bytes that a
+// reply line may have (RFC 5321 section 4.5.3.1.5).
+const maxReply = 400
+
+// replyText is text for a line of SMTP: printable ASCII.
+func replyText(n *node) (string, error) {
+	s, err := str(n)
+	if err != nil {
+		return "", err
+	}
+	if len(s) > maxReply || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return "", want(fmt.Sprintf("up to %d printable ASCII characters", maxReply), n)
 	}
 	return s, nil
+}
+
+// replyWord is a host name as it stands in a reply.
+func replyWord(n *node) (string, error) {
+	s, err := replyText(n)
+	if err == nil && (len(s) > 255 || strings.Contains(s, " ")) {
+		return "", want("a host name", n)
+	}
+	return s, err
 }
 
 func method(n *node) (string, error) {

@@ -13,7 +13,7 @@ const sound = `
 name = "sound"
 servers = ["10.9.9.9:25"]
 [[server]]
-listen = 9999
+listen = "127.0.0.1:9999"
 proxy_pass = "sound"
 `
 
@@ -64,10 +64,10 @@ t.toml:3:11: unknown key "lvl" in error_log`},
 t.toml:2:1: "proxy_timeout" belongs to [[server]], not to the main file
 t.toml:10:1: "pid" belongs to the main file, above the first [[upstream]] or [[server]], not to [[server]]
 t.toml:11:1: "weight" belongs to a server of [[upstream]], not to [[server]]`},
-	{"not yet", "user = 'nobody'\n" + sound + "smtp = true\nproxy_protocol = true\nproxy_ssl_name = 'x'\nssl = true\naccess_log = 'x'\n",
+	{"not yet", "user = 'nobody'\n" + sound + "allow = 'all'\nslow_start = 1\nproxy_ssl_name = 'x'\nssl = true\naccess_log = 'x'\n",
 		`t.toml:1:1: "user" is not supported by this version; start smtplb as that user
-t.toml:9:1: "smtp" is not supported by this version
-t.toml:10:1: "proxy_protocol" is not supported by this version
+t.toml:9:1: "allow" is not supported by this version
+t.toml:10:1: "slow_start" is not supported by this version
 t.toml:11:1: "proxy_ssl_name" is not supported by this version
 t.toml:12:1: "ssl" is not supported by this version
 t.toml:13:1: "access_log" is not supported by this version`},
@@ -194,6 +194,48 @@ t.toml:12:47: reuseport: want true or false, got 1
 t.toml:12:61: ipv6only: want true or false, got "off"
 t.toml:12:83: so_keepalive: "1s:2s:128": count goes from 1 to 127
 t.toml:12:96: "deferred" is not supported by this version`},
+	{"smtp", sound + `smtp = "on"
+smtp_greeting_timeout = 0
+smtp_pregreet = "wait"
+smtp_hostname = "a b"
+set_real_ip_from = [1, "x", "10.0.0.1/8", "::ffff:10.0.0.1", "::ffff:10.0.0.0/104", "fe80::1%eth0"]
+proxy_protocol = true
+[server.smtp_replies]
+unavailable = ""
+limit = "ä"
+shutdown = 1
+pregreet = "a\r\n250 b"
+refused = "x"
+`,
+		`t.toml:8:8: smtp: want true or false, got "on"
+t.toml:9:25: smtp_greeting_timeout: want at least 1ms, got 0
+t.toml:10:17: smtp_pregreet: want one of pass, hold, reject, got "wait"
+t.toml:11:17: smtp_hostname: want a host name, got "a b"
+t.toml:12:21: set_real_ip_from: want a string, got 1
+t.toml:12:24: set_real_ip_from: "x": want an address or a network, such as "192.0.2.0/24"
+t.toml:12:29: set_real_ip_from: "10.0.0.1/8": want an address or a network whose host bits are zero, such as "192.0.2.0/24"
+t.toml:12:43: set_real_ip_from: "::ffff:10.0.0.1": want an address or a network, such as "192.0.2.0/24"
+t.toml:12:62: set_real_ip_from: "::ffff:10.0.0.0/104": want an address or a network whose host bits are zero, such as "192.0.2.0/24"
+t.toml:12:85: set_real_ip_from: "fe80::1%eth0": want an address or a network, such as "192.0.2.0/24"
+t.toml:13:1: "proxy_protocol" belongs to [[upstream]] or listen, not to [[server]]
+t.toml:15:15: unavailable: want a string, got ""
+t.toml:16:9: limit: want up to 400 printable ASCII characters, got "ä"
+t.toml:17:12: shutdown: want a string, got 1
+t.toml:18:12: pregreet: want a string without control characters, got "a\r\n250 b"
+t.toml:19:1: unknown key "refused" in smtp_replies`},
+	{"proxy_protocol of an upstream", "[[upstream]]\nname = 'a'\nservers = 'h:1'\nproxy_protocol = true\n" + sound,
+		`t.toml:4:18: proxy_protocol: want one of off, v1, v2, got true`},
+	{"proxy_protocol of listen", sound + `[[server]]
+proxy_pass = "sound"
+listen = [
+  { address = "127.0.0.1:1", proxy_protocol = true },
+  { address = "127.0.0.1:2", proxy_protocol = "v2" },
+  { address = "unix:/a", proxy_protocol = true },
+]
+`,
+		`t.toml:11:3: listen 127.0.0.1:1: proxy_protocol needs set_real_ip_from, the proxies whose word is taken; an empty list would trust nobody or everybody
+t.toml:12:47: proxy_protocol: want true or false, got "v2"
+t.toml:13:3: listen unix:/a: proxy_protocol is for TCP: whoever connects to a unix socket has no address to be trusted by`},
 	{"listen nowhere", sound + "[[server]]\nproxy_pass = 'sound'\nlisten = []\n",
 		`t.toml:10:10: listen: want at least one address`},
 	{"listen twice", sound + `[[server]]

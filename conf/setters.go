@@ -1,6 +1,11 @@
 package conf
 
-import "time"
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"time"
+)
 
 // The setters of directives that are more than one value for one field.
 
@@ -108,4 +113,43 @@ func (r *reader) listens(s *Server, n *node) {
 			s.Listen = append(s.Listen, l)
 		}
 	}
+}
+
+// smtpReplies reads the texts of our own replies; a text alone is that of the
+// most frequent one.
+func (r *reader) smtpReplies(s *Server, n *node) {
+	smtpRepliesTable.read(r, &s.SMTP.Replies, n.asTable("unavailable"))
+}
+
+// realIPFrom reads the addresses and networks of trusted proxies.
+func (r *reader) realIPFrom(s *Server, n *node) {
+	for _, n := range n.elements() {
+		text, err := str(n)
+		if err != nil {
+			r.problem(n.at, "set_real_ip_from: %v", err)
+			continue
+		}
+		prefix, err := parsePrefix(text)
+		if err != nil {
+			r.problem(n.at, "set_real_ip_from: %q: %v", text, err)
+			continue
+		}
+		s.RealIPFrom = append(s.RealIPFrom, prefix)
+	}
+}
+
+// parsePrefix reads "192.0.2.1", "192.0.2.0/24" or the same of IPv6.
+func parsePrefix(text string) (netip.Prefix, error) {
+	if strings.Contains(text, "/") {
+		p, err := netip.ParsePrefix(text)
+		if err != nil || p != p.Masked() || p.Addr().Is4In6() {
+			return p, errors.New(`want an address or a network whose host bits are zero, such as "192.0.2.0/24"`)
+		}
+		return p, nil
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil || a.Zone() != "" || a.Is4In6() {
+		return netip.Prefix{}, errors.New(`want an address or a network, such as "192.0.2.0/24"`)
+	}
+	return netip.PrefixFrom(a, a.BitLen()), nil
 }

@@ -1,6 +1,8 @@
 package conf
 
 import (
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,7 +18,7 @@ func TestDefaults(t *testing.T) {
 name = "a"
 servers = ["h:25"]
 [[server]]
-listen = 25
+listen = "127.0.0.1:25"
 proxy_pass = "A"
 `))
 	require.NoError(t, err)
@@ -32,6 +34,8 @@ proxy_pass = "A"
 			Position: at(3, 8),
 			Name:     "a",
 			Method:   "round_robin",
+
+			ProxyProtocol: "off",
 			Servers: []UpstreamServer{{
 				Position:    at(4, 12),
 				Address:     Address{Text: "h:25", Host: "h", Port: 25},
@@ -44,7 +48,7 @@ proxy_pass = "A"
 			Position: at(5, 1),
 			Listen: []Listen{{
 				Position:  at(6, 10),
-				Address:   Address{Text: "25", Port: 25},
+				Address:   Address{Text: "127.0.0.1:25", Host: "127.0.0.1", Port: 25},
 				Backlog:   4096,
 				IPv6Only:  true,
 				Keepalive: on,
@@ -60,6 +64,17 @@ proxy_pass = "A"
 			SocketKeepalive:     on,
 			BufferSize:          16 << 10,
 			NoDelay:             true,
+			SMTP: SMTP{
+				On:              true,
+				GreetingTimeout: 20 * time.Second,
+				Pregreet:        "pass",
+				Replies: SMTPReplies{
+					Unavailable: "Service not available, closing transmission channel",
+					Limit:       "Too many sessions, try again later",
+					Shutdown:    "Service is shutting down, try again later",
+					Pregreet:    "Error: SMTP protocol synchronization",
+				},
+			},
 		}},
 	}, c)
 }
@@ -77,6 +92,7 @@ error_log = { path = "/var/log/smtplb.log", level = "debug" }
 [[upstream]]
 name = "a"
 method = "round_robin"
+proxy_protocol = "v1"
   [[upstream.servers]]
   address = "[2001:DB8::1]:25"
   weight = 5
@@ -93,7 +109,7 @@ listen = [
   "*:2525",
   "mx.example.org.:25",
   "127.0.0.1:10025-10026",
-  { address = "[::]:25", backlog = 10, reuseport = true, ipv6only = false, so_keepalive = "1m::10" },
+  { address = "[::]:25", backlog = 10, reuseport = true, ipv6only = false, so_keepalive = "1m::10", proxy_protocol = true },
   { address = "unix:/run/b.sock", so_keepalive = false },
 ]
 proxy_pass = "a"
@@ -107,6 +123,12 @@ proxy_half_close = false
 proxy_socket_keepalive = false
 proxy_buffer_size = 32768
 tcp_nodelay = false
+set_real_ip_from = ["192.0.2.1", "10.0.0.0/8", "2001:db8::/32", "::1"]
+smtp = false
+smtp_greeting_timeout = "500ms"
+smtp_pregreet = "hold"
+smtp_hostname = "mx.example.org"
+smtp_replies = { unavailable = "a", limit = "b", shutdown = "c", pregreet = "d" }
 `))
 	require.NoError(t, err)
 	require.Empty(t, c.Warnings)
@@ -119,7 +141,7 @@ tcp_nodelay = false
 
 	a, b := c.Upstreams[0].Servers[0], c.Upstreams[0].Servers[1]
 	require.Equal(t, UpstreamServer{
-		Position:    Position{"t.toml", 12, 3},
+		Position:    Position{"t.toml", 13, 3},
 		Address:     Address{Text: "[2001:DB8::1]:25", Host: "2001:db8::1", Port: 25},
 		Weight:      5,
 		MaxConns:    100,
@@ -143,11 +165,13 @@ tcp_nodelay = false
 		{Text: "unix:/run/b.sock", Path: "/run/b.sock"},
 	}, listening)
 	require.Equal(t, Listen{
-		Position:  Position{"t.toml", 28, 3},
+		Position:  Position{"t.toml", 29, 3},
 		Address:   listening[4],
 		Backlog:   10,
 		ReusePort: true,
 		Keepalive: Keepalive{On: true, Idle: time.Minute, Count: 10},
+
+		ProxyProtocol: true,
 	}, s.Listen[4])
 	require.Zero(t, s.Listen[5].Keepalive)
 	require.Equal(t, 90*time.Second, s.ConnectTimeout)
@@ -160,6 +184,19 @@ tcp_nodelay = false
 	require.Zero(t, s.SocketKeepalive)
 	require.Equal(t, 32<<10, s.BufferSize)
 	require.False(t, s.NoDelay)
+	require.Equal(t, "v1", c.Upstreams[0].ProxyProtocol)
+	require.Equal(t, []netip.Prefix{
+		netip.MustParsePrefix("192.0.2.1/32"),
+		netip.MustParsePrefix("10.0.0.0/8"),
+		netip.MustParsePrefix("2001:db8::/32"),
+		netip.MustParsePrefix("::1/128"),
+	}, s.RealIPFrom)
+	require.Equal(t, SMTP{
+		GreetingTimeout: 500 * time.Millisecond,
+		Pregreet:        "hold",
+		Hostname:        "mx.example.org",
+		Replies:         SMTPReplies{"a", "b", "c", "d"},
+	}, s.SMTP)
 }
 
 // A plain address in proxy_pass makes a group of its own with nginx's defaults,
@@ -210,4 +247,38 @@ func TestWarnings(t *testing.T) {
 	c, err = Parse("t.toml", []byte(sound+"proxy_timeout = 600\n"))
 	require.NoError(t, err)
 	require.Empty(t, c.Warnings)
+}
+
+// A server that takes the balancer for its client is an open relay if it
+// trusts the balancer's network: everybody who listens where strangers may come
+// is warned, and nobody else.
+//
+// Fails if any part of the condition in validator.clients is left out.
+func TestOpenRelayWarning(t *testing.T) {
+	t.Parallel()
+	const relay, smtps = "OPEN RELAY HAZARD", "on port 465 the client speaks first"
+	for _, c := range []struct{ listen, upstream, server, want string }{
+		{`25`, ``, ``, relay},
+		{`"[::]:25"`, ``, ``, relay},
+		{`"10.0.0.1:25"`, ``, ``, relay},
+		{`"mx.example.org:25"`, ``, ``, relay},
+		{`["127.0.0.1:25", "192.0.2.1:25"]`, ``, ``, relay},
+		{`["127.0.0.1:25", "[::1]:25", "localhost:26", "unix:/a"]`, ``, ``, ``},
+		{`25`, `proxy_protocol = "v1"`, ``, ``},
+		{`25`, `proxy_protocol = "v2"`, ``, ``},
+		{`25`, ``, `smtp = false`, ``},
+		{`"127.0.0.1:465"`, ``, ``, smtps},
+		{`"127.0.0.1:465"`, ``, `smtp = false`, ``},
+	} {
+		c2, err := Parse("t.toml", []byte("[[upstream]]\nname = 'a'\nservers = 'h:1'\n"+c.upstream+
+			"\n[[server]]\nproxy_pass = 'a'\nlisten = "+c.listen+"\n"+c.server+"\n"))
+		require.NoError(t, err)
+		if c.want == "" {
+			require.Empty(t, c2.Warnings, "%+v", c)
+			continue
+		}
+		require.Len(t, c2.Warnings, 1, "%+v", c)
+		require.Contains(t, c2.Warnings[0], c.want)
+		require.True(t, strings.HasPrefix(c2.Warnings[0], "t.toml:"), "%+v", c)
+	}
 }

@@ -18,6 +18,7 @@ func validate(c *Config) Problems {
 	v.upstreams()
 	v.proxyPasses()
 	v.listens()
+	v.clients()
 	return v.problems
 }
 
@@ -28,6 +29,10 @@ type validator struct {
 
 func (v *validator) problem(at Position, format string, args ...any) {
 	v.problems = append(v.problems, ParseError{at, fmt.Sprintf(format, args...)})
+}
+
+func (v *validator) warn(at Position, format string, args ...any) {
+	v.cfg.Warnings = append(v.cfg.Warnings, ParseError{at, fmt.Sprintf(format, args...)}.Error())
 }
 
 // upstreams checks the groups. Their names are equal without regard to case,
@@ -160,6 +165,39 @@ func (v *validator) listens() {
 				}
 			}
 			all[port] = append(all[port], l)
+		}
+	}
+}
+
+// smtpsPort is for SMTP inside TLS from the first byte on (RFC 8314, section 3.3).
+const smtpsPort = 465
+
+// clients checks that it is known whose word is taken for who a client is, and
+// that servers are told.
+func (v *validator) clients() {
+	header := make(map[string]string, len(v.cfg.Upstreams))
+	for _, u := range v.cfg.Upstreams {
+		header[u.Name] = u.ProxyProtocol
+	}
+	for _, s := range v.cfg.Servers {
+		public := false
+		for _, l := range s.Listen {
+			if l.ProxyProtocol && l.Address.Path != "" {
+				v.problem(l.Position, "listen %s: proxy_protocol is for TCP: whoever connects to a unix socket has no address to be trusted by", l.Address.Text)
+				continue
+			}
+			if l.Address.Port == smtpsPort && s.SMTP.On {
+				v.warn(l.Position, "listen %s: on port 465 the client speaks first, in TLS, and a server's greeting is never seen; set smtp = false", l.Address.Text)
+			}
+			if l.ProxyProtocol && len(s.RealIPFrom) == 0 {
+				v.problem(l.Position, "listen %s: proxy_protocol needs set_real_ip_from, the proxies whose word is taken; an empty list would trust nobody or everybody", l.Address.Text)
+			}
+			ip, isIP := bindIP(l)
+			public = public || l.Address.Path == "" && l.Address.Host != "localhost" && !(isIP && ip.IsLoopback())
+		}
+		if h := header[s.ProxyPass]; public && s.SMTP.On && (h == "" || h == "off") {
+			v.warn(s.Position, "OPEN RELAY HAZARD: the servers of %q see every client as coming from this host, and take it for one of their own if this host is in their mynetworks; "+
+				"their limits and blocklists see one client, too. Set proxy_protocol in the upstream and in its servers, or take this host out of what they trust", s.ProxyPass)
 		}
 	}
 }

@@ -219,7 +219,7 @@ func TestServerVanishes(t *testing.T) {
 	for i, test := range tests {
 		listen[i] = freeAddr(t)
 		config += upstream(test.name, server(a.Addr()), server(b.Addr()), server(c.Addr())) +
-			proxy(listen[i], test.name, "proxy_connect_timeout = '300ms'", test.lines)
+			proxy(listen[i], test.name, noGate, "proxy_connect_timeout = '300ms'", test.lines)
 	}
 	p := smtptest.Start(t, config)
 	type result struct {

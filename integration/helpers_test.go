@@ -63,7 +63,8 @@ func mx(t testing.TB, name string) *ledger.Server {
 }
 
 // visit opens a session, ends it by QUIT, and returns the name of the server
-// that greeted: "-" if the connection was closed without a greeting.
+// that greeted: "-" if none did, and the connection was closed or the balancer
+// said that there is none.
 func visit(addr string) (string, error) {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -75,7 +76,7 @@ func visit(addr string) (string, error) {
 	}
 	in := bufio.NewReader(conn)
 	greeting, err := in.ReadString('\n')
-	if err == io.EOF && greeting == "" {
+	if err == io.EOF && greeting == "" || strings.HasPrefix(greeting, "421 4.3.2 ") {
 		return "-", nil
 	}
 	if err != nil {

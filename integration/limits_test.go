@@ -34,7 +34,7 @@ func TestMoreClientsThanDescriptors(t *testing.T) {
 	needFiles(t, 3*clients)
 	server := mx(t, "a")
 	client := &ledger.Client{Addr: freeAddr(t), Size: 512, Timeout: time.Minute}
-	p := smtptest.Start(t, "worker_rlimit_nofile = "+strconv.Itoa(nofile)+"\n"+workers(loops)+proxy(client.Addr, server.Addr()))
+	p := smtptest.Start(t, "worker_rlimit_nofile = "+strconv.Itoa(nofile)+"\n"+workers(loops)+proxy(client.Addr, server.Addr(), noGate))
 	seats := sessionLimit(t, p)
 	require.Greater(t, seats, 300, "of %d descriptors", nofile)
 	crowd := gather(t, client, clients)

@@ -34,6 +34,10 @@ func queue(t *testing.T, addr string, n int) *ledger.Client {
 	}
 }
 
+// noGate makes clients above the session limit wait, where the gate would tell
+// them to come back.
+const noGate = "smtp = false"
+
 // A removed listener serves whom the kernel has accepted for it, also those who
 // have to wait until there is room, and refuses everybody else at once. T2.
 //
@@ -45,8 +49,8 @@ func TestListenerRemovedWithClientsWaiting(t *testing.T) {
 	start := func(t *testing.T, l smtptest.Launch) (p *smtptest.Process, a *ledger.Server, removed, stays, after string) {
 		a = mx(t, "a")
 		removed, stays = freeAddr(t), freeAddr(t)
-		after = workers(2) + upstream("mail", server(a.Addr())) + proxy(stays, "mail")
-		p = l.Start(t, after+proxy(removed, "mail"))
+		after = workers(2) + upstream("mail", server(a.Addr())) + proxy(stays, "mail", noGate)
+		p = l.Start(t, after+proxy(removed, "mail", noGate))
 		p.Ready()
 		return p, a, removed, stays, after
 	}

@@ -129,7 +129,7 @@ func TestFileLimit(t *testing.T) {
 	a := mx(t, "a")
 	client := &ledger.Client{Addr: freeAddr(t)}
 	p := smtptest.Launch{NoFile: 200, Credential: nobody}.Start(t, "worker_rlimit_nofile = 100000\n"+workers(2)+
-		upstream("mail", server(a.Addr()))+proxy(client.Addr, "mail"))
+		upstream("mail", server(a.Addr()))+proxy(client.Addr, "mail", noGate))
 	p.Ready()
 	require.Equal(t, 1, p.Count(`\[alert\] worker_rlimit_nofile is above the hard limit, .*\{"want": 100000, "got": 200\}`))
 	// 64 descriptors are the process's own, and 2 each its 200/16 = 12 pipes'.

@@ -70,6 +70,13 @@ func (p *Peer) Release(t *Turn, o Outcome, now int64) (disabled bool) {
 		t.tries--
 	}
 	switch outcomes[o].verdict {
+	case failIfTwo:
+		accuser := accuserOf(t.Client)
+		if accuser.IsValid() && (!s.accuser.IsValid() || s.accuser == accuser) {
+			s.accuser = accuser
+			return false
+		}
+		return s.fail(now)
 	case fail:
 		return s.fail(now)
 	case pass:

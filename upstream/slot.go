@@ -1,5 +1,7 @@
 package upstream
 
+import "net/netip"
+
 // A Method is a way to choose among servers (package balancer has them).
 // Pick returns the index of one of the eligible slots, or -1 if none is
 // eligible. It is called with the group's lock held and allocates nothing. It
@@ -26,8 +28,9 @@ type Slot struct {
 	maxFails    int   // 0: failures never take it out
 	failTimeout int64 // seconds
 	fails       int
-	accessed    int64 // when it last failed
-	checked     int64 // when it last failed, or was picked after its window
+	accessed    int64      // when it last failed
+	checked     int64      // when it last failed, or was picked after its window
+	accuser     netip.Addr // the first client, by accuserOf, that failIfTwo has heard since a success
 	peer        *Peer
 }
 
@@ -88,6 +91,7 @@ func (s *Slot) fail(now int64) bool {
 // pass forgets failures, if the server was picked after the window of the last
 // one. Otherwise failures add up, whatever succeeds between them.
 func (s *Slot) pass() {
+	s.accuser = netip.Addr{}
 	if s.accessed < s.checked {
 		s.fails = 0
 	}

@@ -1,11 +1,17 @@
 package upstream
 
+import "net/netip"
+
 // Turn is one session's way through a group: whom it has tried, how many tries
 // it has left, and whether it has gone over to the backup servers. It lives in
 // its session by value and may be used again after another Begin. It names
 // peers, not positions, and so survives a Group.Update. It allocates only for
 // the third server tried and beyond.
 type Turn struct {
+	// Client is the session's client, if the servers learn who that is; else
+	// the zero Addr. Set after Begin.
+	Client netip.Addr
+
 	tries  int
 	backup bool
 	first  [2]*Peer // tried, in order; nil: none yet

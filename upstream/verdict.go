@@ -1,5 +1,7 @@
 package upstream
 
+import "net/netip"
+
 // Outcome is how a session's attempt at a server ended.
 type Outcome uint8
 
@@ -18,8 +20,29 @@ const (
 	// OutcomeLocalError: our side could not try or use the connection, such as
 	// EADDRNOTAVAIL, EMFILE, or a socket option refused.
 	OutcomeLocalError
-	// OutcomeClientGone: the client left before the connection was made.
+	// OutcomeClientGone: the client left before the connection was made, or
+	// before the server had greeted.
 	OutcomeClientGone
+
+	// What follows is seen only by a session that waits for the greeting of a
+	// mail server before its client sees anything.
+
+	// OutcomeEmpty: the server closed or reset the connection without a word.
+	OutcomeEmpty
+	// OutcomeGreetingTimeout: no greeting within smtp_greeting_timeout.
+	OutcomeGreetingTimeout
+	// OutcomeBusy: a 4xx greeting that is about the server.
+	OutcomeBusy
+	// OutcomeGarbage: what the server said first was no SMTP reply.
+	OutcomeGarbage
+	// OutcomeRejected: a 5xx or a 421 4.7.x, from a server that takes us for
+	// the client: it is about us, or about nobody.
+	OutcomeRejected
+	// OutcomeClientRejected: the same, from a server that knows the client.
+	OutcomeClientRejected
+	// OutcomeUnjudged: nobody waited for the greeting to the end, since the
+	// client spoke first or the session had no more time.
+	OutcomeUnjudged
 )
 
 // verdict is what an outcome says of the server.
@@ -29,6 +52,10 @@ const (
 	ignore verdict = iota // nothing
 	pass                  // it works
 	fail                  // it has failed: counts into max_fails
+	// failIfTwo is fail, unless the server knows its clients and only one of
+	// them has met with it: then it may be about that client, and one bad
+	// client must not take a server out.
+	failIfTwo
 )
 
 // outcomes is the one place where outcomes are judged: as nginx does, to which
@@ -46,6 +73,24 @@ var outcomes = [...]struct {
 	OutcomeReset:          {"reset", fail},
 	OutcomeLocalError:     {"local error", ignore},
 	OutcomeClientGone:     {"client gone", ignore},
+
+	OutcomeEmpty:           {"closed before the greeting", failIfTwo},
+	OutcomeGreetingTimeout: {"no greeting", fail},
+	OutcomeBusy:            {"busy", fail},
+	OutcomeGarbage:         {"garbage", fail},
+	OutcomeRejected:        {"rejected", ignore},
+	OutcomeClientRejected:  {"client rejected", ignore},
+	OutcomeUnjudged:        {"unjudged", ignore},
+}
+
+// accuserOf is the part of a client's address that tells one client from
+// another: one host has a whole /64 of IPv6 (RFC 6177).
+func accuserOf(client netip.Addr) netip.Addr {
+	if !client.Is6() {
+		return client
+	}
+	p, _ := client.WithZone("").Prefix(64)
+	return p.Addr()
 }
 
 // String names the outcome for logs.

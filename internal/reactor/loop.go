@@ -120,6 +120,13 @@ func (l *Loop) Add(fd int, t Token, events uint32) syscall.Errno {
 	return l.control(unix.EPOLL_CTL_ADD, fd, &ev)
 }
 
+// Move registers a descriptor, which is registered already, under another token.
+// Events that are waiting are reported again.
+func (l *Loop) Move(fd int, t Token, events uint32) syscall.Errno {
+	ev := unix.EpollEvent{Events: events, Fd: int32(uint32(t)), Pad: int32(uint32(t >> 32))}
+	return l.control(unix.EPOLL_CTL_MOD, fd, &ev)
+}
+
 // Remove stops events of a descriptor that stays open. Closing a descriptor
 // removes it, too.
 func (l *Loop) Remove(fd int) syscall.Errno {

@@ -114,3 +114,10 @@ func (s *Sockaddr) Accept(listener int) (fd int, errno syscall.Errno) {
 		uintptr(unsafe.Pointer(&s.len)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 	return int(r), e
 }
+
+// Local fills in the address that a connected socket has on this host.
+func (s *Sockaddr) Local(fd int) syscall.Errno {
+	s.len = unix.SizeofSockaddrAny
+	_, _, e := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&s.raw)), uintptr(unsafe.Pointer(&s.len)))
+	return e
+}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 
 	"smtplb/balancer"
 	"smtplb/conf"
+	"smtplb/internal/smtp"
 	"smtplb/internal/stream"
 	"smtplb/listener"
 	"smtplb/upstream"
@@ -140,9 +142,13 @@ func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
 		}
 		p.groups = append(p.groups, g)
 	}
+	headers := make(map[string]stream.HeaderVersion, len(c.Upstreams))
+	for _, u := range c.Upstreams {
+		headers[u.Name] = headerVersions[u.ProxyProtocol]
+	}
 	for _, server := range c.Servers {
-		route := routeOf(server)
 		for _, l := range server.Listen {
+			route := routeOf(server, l, headers[server.ProxyPass])
 			addrs, err := names.addrs(l.Address)
 			if err != nil {
 				report(l.Position, "host not found in listen %q: %v", l.Address.Text, err)
@@ -166,7 +172,7 @@ func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
 	return p, nil
 }
 
-func routeOf(c conf.Server) stream.Route {
+func routeOf(c conf.Server, l conf.Listen, header stream.HeaderVersion) stream.Route {
 	r := stream.Route{
 		ConnectTimeout: c.ConnectTimeout,
 		Timeout:        c.Timeout,
@@ -177,11 +183,51 @@ func routeOf(c conf.Server) stream.Route {
 		Keepalive:      listener.Keepalive(c.SocketKeepalive),
 		NoDelay:        c.NoDelay,
 		BufferSize:     c.BufferSize,
+		Header:         header,
+	}
+	if l.ProxyProtocol {
+		r.Fronts = c.RealIPFrom
+	}
+	if c.SMTP.On {
+		r.Gate = gateOf(c.SMTP)
+		r.Gate.ClientVisible = header != stream.NoHeader
 	}
 	if c.Bind != nil {
 		r.Bind = netip.AddrPortFrom(netip.MustParseAddr(c.Bind.Host), c.Bind.Port)
 	}
 	return r
+}
+
+func gateOf(c conf.SMTP) *stream.Gate {
+	host := c.Hostname
+	if host == "" {
+		host, _ = os.Hostname()
+	}
+	reply := func(code int, status smtp.Status, text string) []byte {
+		return smtp.AppendReply(nil, code, status, host, text)
+	}
+	return &stream.Gate{
+		Timeout:  c.GreetingTimeout,
+		Pregreet: pregreets[c.Pregreet],
+		Replies: stream.Replies{
+			Unavailable: reply(421, smtp.Status{4, 3, 2}, c.Replies.Unavailable),
+			Limit:       reply(421, smtp.Status{4, 3, 2}, c.Replies.Limit),
+			Shutdown:    reply(421, smtp.Status{4, 3, 2}, c.Replies.Shutdown),
+			Pregreet:    reply(554, smtp.Status{5, 5, 0}, c.Replies.Pregreet),
+		},
+	}
+}
+
+var headerVersions = map[string]stream.HeaderVersion{
+	"off": stream.NoHeader,
+	"v1":  stream.HeaderV1,
+	"v2":  stream.HeaderV2,
+}
+
+var pregreets = map[string]stream.Pregreet{
+	"pass":   stream.PregreetPass,
+	"hold":   stream.PregreetHold,
+	"reject": stream.PregreetReject,
 }
 
 func optionsOf(a listener.Addr, l conf.Listen, c conf.Server) listener.Options {

@@ -1,7 +1,9 @@
 package server
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -28,8 +30,11 @@ type Server struct {
 	// Of the configuration that runs; replaced by Commit.
 	groups map[string]*upstream.Group
 	order  []string // of groups
-	ports  map[listener.Addr]livePort
-	known  map[string][]netip.Addr // what host names stood for
+	// Groups that a reload has removed but sessions still hold: one that comes
+	// back finds its connections and failures.
+	removed map[string]*upstream.Group
+	ports   map[listener.Addr]livePort
+	known   map[string][]netip.Addr // what host names stood for
 
 	// Ports of earlier configurations that may still be draining.
 	closing map[listener.Addr]closingPort
@@ -78,7 +83,7 @@ func (n *Next) Commit() {
 	s := n.server
 	groups := make(map[string]*upstream.Group, len(n.plan.groups))
 	for _, g := range n.plan.groups {
-		group := s.groups[g.Name]
+		group := cmp.Or(s.groups[g.Name], s.removed[g.Name])
 		if group == nil {
 			group = upstream.NewGroup(g)
 		} else {
@@ -86,6 +91,7 @@ func (n *Next) Commit() {
 		}
 		groups[g.Name] = group
 	}
+	s.removed = s.stillHeld(groups)
 
 	ports := make(map[listener.Addr]livePort, len(n.plan.ports))
 	for _, p := range n.plan.ports {
@@ -111,6 +117,21 @@ func (n *Next) Commit() {
 	}
 	s.groups, s.order, s.ports, s.known = groups, n.plan.order(), ports, n.plan.known
 	s.logServers()
+}
+
+// stillHeld returns the groups that are not among those to stay, but that
+// sessions hold.
+func (s *Server) stillHeld(stay map[string]*upstream.Group) map[string]*upstream.Group {
+	held := map[string]*upstream.Group{}
+	for _, old := range []map[string]*upstream.Group{s.groups, s.removed} {
+		for name, g := range old {
+			busy := slices.ContainsFunc(g.Snapshot(s.engine.Seconds()), func(st upstream.Status) bool { return st.Conns > 0 })
+			if stay[name] == nil && busy {
+				held[name] = g
+			}
+		}
+	}
+	return held
 }
 
 // Discard closes what Prepare opened.

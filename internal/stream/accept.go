@@ -49,7 +49,8 @@ func (w *worker) unlisten(p *Port) {
 // accept takes one client from a port; the listener is level-triggered and
 // reports again if there are more. It reports whether to ask again.
 func (w *worker) accept(p *Port) (more bool) {
-	if w.engine.full() {
+	full := w.engine.full()
+	if full && (p.route.Load().Gate == nil || w.engine.crowded()) {
 		w.pauseAccept("session limit reached", 0)
 		return false
 	}
@@ -71,6 +72,11 @@ func (w *worker) accept(p *Port) (more bool) {
 		return false
 	}
 	from := w.from.TCP()
+	if full {
+		w.join()
+		w.refuse(p, fd, from)
+		return true
+	}
 	target := w.place()
 	target.join()
 	if target == w {

@@ -10,17 +10,18 @@ import (
 	"smtplb/upstream"
 )
 
-// connect tries servers until one connects at once, one is under way, or none
-// is left.
+// connect asks the group for a server and tries it.
 func (w *worker) connect(s *session) {
-	for {
-		s.peer = s.route.Group.Next(&s.turn, w.seconds())
-		if s.peer == nil {
-			w.noServer(s)
-			return
-		}
-		s.last = s.peer
+	w.try(s, s.route.Group.Next(&s.turn, w.seconds()))
+}
+
+// try tries a peer that the group has given, and others after it, until one
+// connects at once, one is under way, or none is left.
+func (w *worker) try(s *session, p *upstream.Peer) {
+	for ; p != nil; p = s.route.Group.Next(&s.turn, w.seconds()) {
+		s.peer, s.last = p, p
 		s.attempt++
+		s.patient = false
 		w.stats.Attempts++
 		w.enter(s, stateConnecting)
 		what, errno := w.dial(s)
@@ -35,11 +36,8 @@ func (w *worker) connect(s *session) {
 			return
 		}
 	}
-}
-
-func (w *worker) noServer(s *session) {
 	w.complain(s, "no live upstreams", zap.String("upstream", s.route.Group.Name()))
-	w.finish(s, causeNoServer)
+	w.turnAway(s, replyUnavailable, causeNoServer)
 }
 
 // dial opens a socket to the session's peer and starts connecting it: errno 0
@@ -127,7 +125,7 @@ func (w *worker) keepAlive(s *session) {
 func (w *worker) connecting(s *session, events uint32) {
 	if events&(reactor.Error|reactor.Hup) != 0 {
 		if e := reactor.SocketError(int(s.server.fd)); e != 0 {
-			w.attemptFailed(s, outcomeOf(e), "connect", e)
+			w.attemptFailed(s, s.judge(outcomeOf(e)), "connect", e)
 			return
 		}
 	}
@@ -144,23 +142,46 @@ func (w *worker) waiting(s *session) {
 		return
 	}
 	n, errno := reactor.Peek(int(s.client.fd), w.buf[:1])
-	switch {
-	case n > 0 || errno == eagain:
-		return
-	case errno != 0:
-		s.client.reset = true
-		s.cause = causeClientReset
-	default:
-		s.client.eof = true
-		s.cause = causeClientClosed
+	if errno == 0 && n > 0 {
+		errno = reactor.SocketError(int(s.client.fd)) // it may have been reset behind what it sent
 	}
-	w.finish(s, s.cause)
+	if errno == eagain || errno == 0 && n > 0 {
+		return
+	}
+	w.clientLeft(s, errno != 0)
 }
 
-// connected starts relaying: from here on the session has this server for good.
+// clientLeft ends a session whose client went before it had a server.
+func (w *worker) clientLeft(s *session, reset bool) {
+	s.client.eof, s.client.reset = !reset, reset
+	c := causeClientClosed
+	if reset {
+		c = causeClientReset
+	}
+	w.finish(s, c)
+}
+
+// connected goes on to the greeting, or to relaying if there is no gate.
 func (w *worker) connected(s *session) {
-	s.peer.Connected()
 	s.server.writable = true
+	if !w.writeHeader(s) {
+		w.attemptFailed(s, s.judge(upstream.OutcomeReset), "send PROXY header", unix.ECONNRESET)
+		return
+	}
+	if s.route.Gate != nil {
+		w.await(s)
+		return
+	}
+	w.commit(s, upstream.OutcomeOK)
+}
+
+// commit starts relaying: from here on the session has this server for good,
+// and the outcome is known that is to be reported in the end.
+func (w *worker) commit(s *session, o upstream.Outcome) {
+	s.outcome = o
+	if o == upstream.OutcomeOK {
+		s.peer.Connected()
+	}
 	w.enter(s, stateRelaying)
 	w.relay(s)
 }
@@ -179,15 +200,17 @@ func (w *worker) failed(s *session, o upstream.Outcome, what string, errno sysca
 	w.hangUp(&s.server)
 	s.server = end{fd: -1}
 	w.release(s, o)
-	r := s.route
-	elapsed := w.loop.Now() - s.started
-	switch {
-	case !r.NextUpstream, s.turn.Left() == 0,
-		r.NextTimeout > 0 && elapsed >= r.NextTimeout.Milliseconds():
-		w.finish(s, causeConnectFailed)
+	if s.turn.Left() == 0 || !w.mayGoOn(s) {
+		w.turnAway(s, replyUnavailable, causeConnectFailed)
 		return false
 	}
 	return true
+}
+
+// mayGoOn reports whether the route allows the session a further server.
+func (w *worker) mayGoOn(s *session) bool {
+	r := s.route
+	return r.NextUpstream && (r.NextTimeout == 0 || w.loop.Now()-s.started < r.NextTimeout.Milliseconds())
 }
 
 // release gives the session's peer back with the outcome.
@@ -198,6 +221,16 @@ func (w *worker) release(s *session, o upstream.Outcome) {
 		w.log.Warn("upstream server temporarily disabled",
 			zap.String("upstream", p.Group()), zap.String("peer", p.Name()))
 	}
+}
+
+// judge corrects the outcome of a connect whose error comes after it was made:
+// a server that breaks off at once, perhaps before it has read our header, has
+// not failed to be reached. It may have its reasons with this client.
+func (s *session) judge(o upstream.Outcome) upstream.Outcome {
+	if o == upstream.OutcomeReset && s.route.Gate != nil {
+		return upstream.OutcomeEmpty
+	}
+	return o
 }
 
 // outcomeOf sorts the errors of connecting by whom they speak about.

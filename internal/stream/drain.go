@@ -41,7 +41,7 @@ func (e *Engine) cut(idle bool) Cut {
 		w.sessions.Each(func(_ uint32, s *session) {
 			switch {
 			case s.state == stateLingering:
-			case s.state == stateConnecting,
+			case s.state != stateRelaying,
 				idle && s.downLast && !s.up.holds() && !s.down.holds():
 				sum.Idle++
 				w.end(s)
@@ -68,9 +68,10 @@ func (e *Engine) End() (n int) {
 	return n
 }
 
+// end ends a session; a client that has no server yet is told why.
 func (w *worker) end(s *session) {
 	defer w.guard(s)
-	w.finish(s, causeShutdown)
+	w.turnAway(s, replyShutdown, causeShutdown)
 }
 
 func (w *worker) halfClose(s *session) {

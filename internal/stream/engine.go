@@ -51,6 +51,7 @@ type worker struct {
 	buf             []byte // what is read is written or held before the next read
 	from, to, local reactor.Sockaddr
 	calls           calls
+	headerTimeout   int64
 
 	_    [64]byte // load is read by all workers
 	load atomic.Int32
@@ -91,7 +92,7 @@ func New(o Options) (*Engine, error) {
 	e := &Engine{log: o.Logger}
 	e.limit.Store(int64(o.MaxSessions))
 	for range o.Workers {
-		w := &worker{engine: e, log: o.Logger, buf: make([]byte, 16<<10)}
+		w := &worker{engine: e, log: o.Logger, buf: make([]byte, 16<<10), headerTimeout: headerTimeout}
 		w.calls = calls{splice: reactor.Splice, accept: (*reactor.Sockaddr).Accept, socket: (*reactor.Sockaddr).Socket}
 		loop, err := reactor.NewLoop(w)
 		if err != nil {
@@ -166,6 +167,13 @@ func (w *worker) leave() {
 }
 
 func (e *Engine) full() bool { return e.sessions.Load() >= e.limit.Load() }
+
+// refusals is how many clients above the session limit may be on their way out
+// with a reply. Their descriptors come from what every process keeps in reserve.
+const refusals = 24
+
+// crowded reports that not even a refusal has room.
+func (e *Engine) crowded() bool { return e.sessions.Load() >= e.limit.Load()+refusals }
 
 // Sessions returns how many sessions there are, lingering ones included.
 func (e *Engine) Sessions() int { return int(e.sessions.Load()) }

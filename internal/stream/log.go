@@ -64,7 +64,7 @@ func (w *worker) complain(s *session, message string, fields ...zap.Field) {
 
 // fields are what every line about a session begins with.
 func (w *worker) fields(s *session) []zap.Field {
-	return []zap.Field{zap.String("client", clientAddr(s.from)), zap.String("listen", s.port.name)}
+	return append(s.clientFields(), zap.String("listen", s.port.name))
 }
 
 func peerName(p *upstream.Peer) string {

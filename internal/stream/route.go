@@ -19,8 +19,8 @@ type Route struct {
 
 	// NextUpstream allows a further server after a failed connect, at most
 	// Tries servers in all (0: every one) and only while NextTimeout (0: ever)
-	// has not passed since the first attempt began; as nginx's
-	// proxy_next_upstream, a running attempt is not cut short.
+	// has not passed since the session began; as with nginx's
+	// proxy_next_upstream a running attempt is not cut short, but see Gate.
 	NextUpstream bool
 	Tries        int
 	NextTimeout  time.Duration
@@ -30,6 +30,38 @@ type Route struct {
 	Keepalive  listener.Keepalive
 	NoDelay    bool
 	BufferSize int // bytes read at once in dialogue; a read that fills it turns to splice
+
+	// Header is the PROXY protocol header that each server gets before anything
+	// else, anew with every attempt.
+	Header HeaderVersion
+	// Fronts are the proxies whose clients come with a PROXY protocol header:
+	// from those addresses one is mandatory, from all others it is not looked
+	// for (haproxy's proxy-protocol.txt, section 2).
+	Fronts []netip.Prefix
+
+	// Gate is for servers that speak SMTP: clients see no server before it has
+	// greeted well, and get a reply of ours where none does. NextTimeout then
+	// bounds a running attempt, too. Nil: any protocol.
+	Gate *Gate
+}
+
+// HeaderVersion is a version of the PROXY protocol.
+type HeaderVersion uint8
+
+const (
+	NoHeader HeaderVersion = iota
+	HeaderV1
+	HeaderV2
+)
+
+// fronted reports whether a client at addr must begin with a PROXY header.
+func (r *Route) fronted(addr netip.Addr) bool {
+	for _, p := range r.Fronts {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
 }
 
 // Port is a listening socket and the route of the clients it accepts. Its

@@ -17,7 +17,9 @@ type state uint8
 
 const (
 	stateFree       state = iota
+	stateHeader           // the proxy in front has not said yet who the client is
 	stateConnecting       // a connect is under way
+	stateGreeting         // connected; the server has not greeted yet
 	stateRelaying         // bytes flow
 	stateLingering        // all is said; what the peers still send is discarded until they close
 )
@@ -34,6 +36,10 @@ const (
 	causeIdle
 	causeNoServer
 	causeConnectFailed
+	causeNoGreeting
+	causePregreet
+	causeLimit
+	causeBadHeader
 	causeShutdown
 	causeInternal
 )
@@ -47,6 +53,10 @@ var causeText = [...]string{
 	causeIdle:          "idle time-out",
 	causeNoServer:      "no live upstreams",
 	causeConnectFailed: "connect failed",
+	causeNoGreeting:    "no good greeting",
+	causePregreet:      "client spoke before the greeting",
+	causeLimit:         "session limit",
+	causeBadHeader:     "no PROXY header",
 	causeShutdown:      "shutdown",
 	causeInternal:      "internal error",
 }
@@ -122,12 +132,15 @@ type session struct {
 	attempt    uint8 // of connecting, tells the server descriptors apart
 	state      state
 	cause      cause
-	draining   bool   // the process is stopping: nothing more is read from the client
-	downLast   bool   // the last byte moved was the server's: the client's turn, safe to cut
-	queued     bool   // has used up its share and gets another turn; see event
-	accounted  bool   // account was called
-	kept       bool   // keepAlive was called
-	barren     uint16 // events without progress since barrenAt; see spins
+	draining   bool // the process is stopping: nothing more is read from the client
+	downLast   bool // the last byte moved was the server's: the client's turn, safe to cut
+	queued     bool // has used up its share and gets another turn; see event
+	accounted  bool // account was called
+	kept       bool // keepAlive was called
+	patient    bool // no other server is left: this one may take all the time there is
+
+	outcome upstream.Outcome // what to report when the peer is released
+	barren  uint16           // events without progress since barrenAt; see spins
 
 	client, server end
 	up, down       half
@@ -139,6 +152,8 @@ type session struct {
 	last  *upstream.Peer // the latest peer tried, for the log
 
 	from    netip.AddrPort // client's address; invalid for a unix socket
+	local   netip.AddrPort // what the client connected to; invalid: not asked for yet
+	front   netip.AddrPort // the proxy that introduced the client, if one did
 	started int64          // ms
 	active  int64          // ms of the last progress, or of the state's begin
 	lingers int32          // bytes discarded
@@ -156,6 +171,30 @@ func (s *session) serverToken() reactor.Token {
 
 // open starts the life of an accepted connection. The session owns fd.
 func (w *worker) open(p *Port, fd int, from netip.AddrPort) {
+	s := w.begin(p, fd, from)
+	defer w.guard(s)
+	switch {
+	case !w.register(s):
+	case s.route.fronted(from.Addr()):
+		w.enter(s, stateHeader)
+		w.readHeader(s)
+	default:
+		w.start(s)
+	}
+}
+
+// start asks for a server for a client that is known by now.
+func (w *worker) start(s *session) {
+	s.route.Group.Begin(&s.turn)
+	s.turn.Limit(s.route.Tries)
+	if s.route.Header != NoHeader {
+		s.turn.Client = s.from.Addr()
+	}
+	w.connect(s)
+}
+
+// begin makes a session of an accepted connection.
+func (w *worker) begin(p *Port, fd int, from netip.AddrPort) *session {
 	s, index, generation := w.sessions.Get()
 	now := w.loop.Now()
 	s.index, s.generation = index, generation
@@ -164,15 +203,17 @@ func (w *worker) open(p *Port, fd int, from netip.AddrPort) {
 	s.port, s.route = p, p.route.Load()
 	s.from = from
 	s.started, s.active = now, now
-	defer w.guard(s)
-	if e := w.loop.Add(fd, s.clientToken(), reactor.Stream); e != 0 {
+	return s
+}
+
+// register has the loop watch the client; if it cannot, the session ends.
+func (w *worker) register(s *session) bool {
+	e := w.loop.Add(int(s.client.fd), s.clientToken(), reactor.Stream)
+	if e != 0 {
 		w.log.Error("register client", zap.Error(e))
 		w.finish(s, causeInternal)
-		return
 	}
-	s.route.Group.Begin(&s.turn)
-	s.turn.Limit(s.route.Tries)
-	w.connect(s)
+	return e == 0
 }
 
 // guard ends a session whose handler panicked, and only that session. It is
@@ -217,11 +258,19 @@ func (w *worker) event(s *session, kind reactor.Kind, events uint32) {
 	}
 	s.queued = false
 	switch s.state {
+	case stateHeader:
+		w.readHeader(s)
 	case stateConnecting:
 		if kind == kindServer {
 			w.connecting(s, events)
 		} else {
 			w.waiting(s)
+		}
+	case stateGreeting:
+		if kind == kindServer {
+			w.greeting(s)
+		} else {
+			w.clientSpoke(s)
 		}
 	case stateRelaying:
 		w.relay(s)
@@ -243,8 +292,16 @@ func (w *worker) expired(s *session) {
 		return
 	}
 	switch s.state {
+	case stateHeader:
+		w.badHeader(s, "no PROXY protocol header in time")
 	case stateConnecting:
-		w.attemptFailed(s, upstream.OutcomeConnectTimeout, "connect", unix.ETIMEDOUT)
+		o := upstream.OutcomeConnectTimeout
+		if w.loop.Now()-s.active < s.route.ConnectTimeout.Milliseconds() {
+			o = upstream.OutcomeUnjudged // the session's time is up, not the attempt's
+		}
+		w.attemptFailed(s, o, "connect", unix.ETIMEDOUT)
+	case stateGreeting:
+		w.noGreeting(s)
 	case stateRelaying:
 		w.finish(s, causeIdle)
 	case stateLingering:
@@ -257,8 +314,15 @@ func (w *worker) expired(s *session) {
 // deadline is when the session's present state has lasted too long.
 func (w *worker) deadline(s *session) int64 {
 	switch s.state {
+	case stateHeader:
+		return s.started + w.headerTimeout
 	case stateConnecting:
-		return s.active + s.route.ConnectTimeout.Milliseconds()
+		return w.within(s, s.active+s.route.ConnectTimeout.Milliseconds())
+	case stateGreeting:
+		if s.patient {
+			return w.within(s, s.active+s.route.Timeout.Milliseconds())
+		}
+		return w.within(s, s.active+s.route.Gate.Timeout.Milliseconds())
 	case stateRelaying:
 		limit := s.route.Timeout.Milliseconds()
 		if s.down.eof {
@@ -288,8 +352,11 @@ func (w *worker) finish(s *session, c cause) {
 	s.up.drop(w)
 	s.down.drop(w)
 	w.account(s)
-	if s.state == stateConnecting {
+	switch s.state {
+	case stateConnecting:
 		w.hangUp(&s.server) // there is no conversation to end
+	case stateGreeting:
+		w.abandon(s, false)
 	}
 	w.part(&s.client, &s.server, undelivered)
 	w.part(&s.server, &s.client, undelivered)
@@ -351,8 +418,8 @@ func (w *worker) account(s *session) {
 	}
 	s.accounted = true
 	if s.peer != nil {
-		o := upstream.OutcomeOK
-		if s.state == stateConnecting {
+		o := s.outcome
+		if s.state != stateRelaying {
 			o = upstream.OutcomeClientGone
 		}
 		w.release(s, o)

@@ -1,0 +1,85 @@
+package stream
+
+import (
+	"net/netip"
+
+	"go.uber.org/zap"
+
+	"smtplb/internal/proxyproto"
+	"smtplb/internal/reactor"
+)
+
+// The PROXY protocol on both sides: who the client is, as a proxy in front of
+// us says, and as we say to servers.
+
+// headerTimeout is how long, in ms, a proxy in front may take to send its whole
+// header, from accept on; Postfix has the same. Tests have less.
+const headerTimeout = 5_000
+
+// readHeader waits for the header of a session whose client is a proxy, and
+// then goes on with the client it names. The bytes behind the header stay in
+// the socket.
+func (w *worker) readHeader(s *session) {
+	b := w.buffer(proxyproto.MaxLen)
+	n, errno := reactor.Peek(int(s.client.fd), b)
+	if errno == eagain {
+		return
+	}
+	if errno != 0 || n == 0 {
+		w.clientLeft(s, errno != 0)
+		return
+	}
+	h, n, state := proxyproto.Parse(b[:n])
+	switch state {
+	case proxyproto.More:
+		if !s.client.hup {
+			return
+		}
+		fallthrough
+	case proxyproto.Malformed:
+		w.badHeader(s, "malformed PROXY protocol header")
+		return
+	}
+	if got, errno := reactor.Recv(int(s.client.fd), b[:n]); errno != 0 || got != n {
+		panic("stream: BUG: bytes that were peeked at are gone")
+	}
+	if h.Command == proxyproto.Proxy {
+		s.front, s.from, s.local = s.from, h.Src, h.Dst
+	}
+	w.start(s)
+}
+
+// badHeader ends a session whose proxy did not introduce its client. Nothing is
+// said: it would reach the proxy as if a server had said it to the client.
+func (w *worker) badHeader(s *session, why string) {
+	w.complain(s, why+": is proxy_protocol on in the proxy, and is its address one of set_real_ip_from?")
+	w.finish(s, causeBadHeader)
+}
+
+// writeHeader tells a server that was just reached who the client is. The
+// socket is empty, so all of it is taken or the connection is of no use.
+func (w *worker) writeHeader(s *session) bool {
+	if s.route.Header == NoHeader {
+		return true
+	}
+	if !s.local.IsValid() && s.from.IsValid() && w.local.Local(int(s.client.fd)) == 0 {
+		s.local = w.local.TCP()
+	}
+	b := w.buf[:0]
+	if s.route.Header == HeaderV1 {
+		b = proxyproto.AppendV1(b, s.from, s.local)
+	} else {
+		b = proxyproto.AppendV2(b, s.from, s.local)
+	}
+	n, errno := reactor.Send(int(s.server.fd), b)
+	return errno == 0 && n == len(b)
+}
+
+// clientFields say who the client is, and through whom it came.
+func (s *session) clientFields() []zap.Field {
+	fields := []zap.Field{zap.String("client", clientAddr(s.from))}
+	if s.front != (netip.AddrPort{}) {
+		fields = append(fields, zap.String("front", clientAddr(s.front)))
+	}
+	return fields
+}

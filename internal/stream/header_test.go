@@ -1,0 +1,234 @@
+package stream
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"smtplb/internal/proxyproto"
+)
+
+// T26, whose word is taken for who a client is. The front of these tests is at
+// frontAddr; what it says of a client is claimed, and what nobody may say is
+// spoofed.
+const (
+	frontAddr = "127.0.77.1"
+	elsewhere = "127.0.77.2"
+	spoofed   = "198.51.100.66"
+)
+
+var (
+	claimed   = netip.MustParseAddrPort("203.0.113.5:40000")
+	claimedTo = netip.MustParseAddrPort("203.0.113.25:25")
+)
+
+func fronted(p *plan) {
+	p.Fronts = []netip.Prefix{netip.MustParsePrefix(frontAddr + "/32"), netip.MustParsePrefix("2001:db8::/32")}
+	p.prepare = func(w *worker) { w.headerTimeout = 500 }
+}
+
+// frontedRig is a gated rig that takes headers from the front, with a good
+// server that gets them.
+func frontedRig(t *testing.T, options ...func(*plan)) (*rig, *witness) {
+	w := newWitness(t, good)
+	g := newRig(t, []string{w.addr}, append([]func(*plan){gated, tell(HeaderV2), pregreet(PregreetHold), fronted}, options...)...)
+	return g, w
+}
+
+func (g *rig) dialFrom(ip string) net.Conn {
+	g.t.Helper()
+	c, err := g.connectFrom(ip)
+	require.NoError(g.t, err)
+	g.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// served writes what the client's side sends, then waits for the greeting and
+// quits. It returns what the server got.
+func served(t *testing.T, g *rig, w *witness, c net.Conn, pieces ...string) string {
+	t.Helper()
+	for _, p := range pieces {
+		_, err := io.WriteString(c, p)
+		require.NoError(t, err)
+		g.each(func(*session) {}) // the loop has had its turn
+	}
+	saw, _, err := readUntil(c, goodGreeting, false)
+	require.NoError(t, err)
+	require.Equal(t, goodGreeting, saw)
+	_, err = io.WriteString(c, quit)
+	require.NoError(t, err)
+	_, err = io.ReadAll(c)
+	require.NoError(t, err)
+	c.Close()
+	g.gone(patience)
+	v := last(w.seen())
+	<-v.ended
+	return v.got()
+}
+
+// turnedAway wants a session's end without a byte and without a server.
+func turnedAway(t *testing.T, g *rig, w *witness, c net.Conn) {
+	t.Helper()
+	saw, err := io.ReadAll(c)
+	require.NoError(t, err)
+	require.Empty(t, string(saw))
+	c.Close()
+	g.gone(patience)
+	require.Equal(t, "no PROXY header", g.accounts()[0].end)
+	require.Empty(t, w.seen())
+	nowhere(t, g)
+}
+
+// nowhere wants no word of the spoofed address in the log.
+func nowhere(t *testing.T, g *rig) {
+	t.Helper()
+	for _, e := range g.logs.All() {
+		for _, f := range e.ContextMap() {
+			if s, ok := f.(string); ok {
+				require.NotContains(t, s, spoofed)
+			}
+		}
+	}
+}
+
+// goodHeaders are headers of the front and what the server is told for them;
+// the front's own address if the header names nobody.
+func goodHeaders() map[string]struct {
+	header string
+	own    bool
+} {
+	type h = struct {
+		header string
+		own    bool
+	}
+	v2 := func(command, family byte, block string) string {
+		return "\r\n\r\n\x00\r\nQUIT\n" + string([]byte{command, family, byte(len(block) >> 8), byte(len(block))}) + block
+	}
+	plain := string(proxyproto.AppendV2(nil, claimed, claimedTo))
+	addresses := plain[16:]
+	long := "\xe0\x01\x2c" + strings.Repeat("x", 300) // a length of 16 bits
+	return map[string]h{
+		"v1":               {string(proxyproto.AppendV1(nil, claimed, claimedTo)), false},
+		"v1 UNKNOWN":       {"PROXY UNKNOWN\r\n", true},
+		"v2":               {plain, false},
+		"v2 with TLVs":     {v2(0x21, 0x11, addresses+"\x02\x00\x04evil"+long), false},
+		"v2 LOCAL":         {v2(0x20, 0x00, ""), true},
+		"v2 LOCAL, filled": {v2(0x20, 0x11, strings.Replace(addresses, "\xcb\x00\x71\x05", "\xc6\x33\x64\x42", 1)), true},
+		"v2 UNSPEC":        {v2(0x21, 0x00, "whatever"), true},
+	}
+}
+
+// A front's header, in whatever pieces it comes, says who the client is, and
+// nothing of it but that goes on. It fails if readHeader takes more or less than
+// the header from the socket, if a TLV is passed on, and if a LOCAL header's
+// addresses are taken.
+func TestFrontIsBelieved(t *testing.T) {
+	t.Parallel()
+	for name, h := range goodHeaders() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g, w := frontedRig(t)
+			for i := 0; i <= len(h.header); i += max(1, len(h.header)/64) {
+				c := g.dialFrom(frontAddr)
+				from, to := claimed, claimedTo
+				if h.own {
+					from, to = addrPort(c.LocalAddr()), netip.MustParseAddrPort(g.port.name)
+				}
+				got := served(t, g, w, c, h.header[:i], h.header[i:])
+				require.Equal(t, string(proxyproto.AppendV2(nil, from, to))+quit, got, "split at %d", i)
+				require.Equal(t, from.String(), g.accounts()[len(g.accounts())-1].client)
+			}
+			nowhere(t, g)
+		})
+	}
+}
+
+// Only the first header is the front's: what follows it is the client's, and a
+// header among it, or before it from elsewhere, is the client's lie. It is
+// relayed as what it is, words, and nobody believes it. It fails if fronted
+// holds for everybody, and if a second header is looked for.
+func TestSpoofedHeaderIsMereWords(t *testing.T) {
+	t.Parallel()
+	const lie = "PROXY TCP4 " + spoofed + " 203.0.113.25 1 25\r\n"
+	own := string(proxyproto.AppendV1(nil, claimed, claimedTo))
+
+	g, w := frontedRig(t)
+	got := served(t, g, w, g.dialFrom(frontAddr), own+lie)
+	require.Equal(t, string(proxyproto.AppendV2(nil, claimed, claimedTo))+lie+quit, got)
+	require.Equal(t, claimed.String(), g.accounts()[0].client)
+	nowhere(t, g)
+
+	g, w = frontedRig(t)
+	c := g.dialFrom(elsewhere)
+	got = served(t, g, w, c, lie)
+	require.Equal(t, headerOf(HeaderV2, addrPort(c.LocalAddr()), netip.MustParseAddrPort(g.port.name))+lie+quit, got)
+	require.Equal(t, c.LocalAddr().String(), g.accounts()[0].client)
+	nowhere(t, g)
+}
+
+// From a front no session begins without a header. It fails if a malformed or
+// unfinished one is taken for words of the client, if a byte now and then
+// keeps a session alive, and if the end of the stream does.
+func TestFrontMustIntroduceItsClient(t *testing.T) {
+	t.Parallel()
+	for name, say := range map[string]string{
+		"words":            early,
+		"other spacing":    "PROXY  TCP4 " + spoofed + " 203.0.113.25 1 25\r\n",
+		"a bare LF":        "PROXY TCP4 " + spoofed + " 203.0.113.25 1 25\n",
+		"a leading zero":   "PROXY TCP4 198.051.100.66 203.0.113.25 1 25\r\n",
+		"no end":           "PROXY TCP4 " + strings.Repeat("1", 200),
+		"another version":  "\r\n\r\n\x00\r\nQUIT\n\x31\x11\x00\x0c\xc6\x33\x64\x42\xcb\x00\x71\x19\x00\x01\x00\x19",
+		"too short a v2":   "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x04\xc6\x33\x64\x42",
+		"a TLV too long":   "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0f\xc6\x33\x64\x42\xcb\x00\x71\x19\x00\x01\x00\x19\x01\x00\x09",
+		"an enormous v2":   "\r\n\r\n\x00\r\nQUIT\n\x21\x11\xff\xff",
+		"half a v1":        "PROXY TCP4 " + spoofed,
+		"half a signature": "\r\n\r\n\x00",
+		"nothing":          "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g, w := frontedRig(t)
+			c := g.dialFrom(frontAddr)
+			_, err := io.WriteString(c, say)
+			require.NoError(t, err)
+			began := time.Now()
+			turnedAway(t, g, w, c)
+			require.Less(t, time.Since(began), 2*time.Second)
+		})
+	}
+	t.Run("a byte now and then", func(t *testing.T) {
+		t.Parallel()
+		g, w := frontedRig(t)
+		c := g.dialFrom(frontAddr)
+		header := string(proxyproto.AppendV1(nil, netip.MustParseAddrPort(spoofed+":1"), claimedTo))
+		began := time.Now()
+		go func() {
+			for i := range header {
+				if _, err := io.WriteString(c, header[i:i+1]); err != nil {
+					return
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+		}()
+		saw := make([]byte, 1)
+		n, err := c.Read(saw)
+		require.Zero(t, n)
+		require.Equal(t, io.EOF, err)
+		require.Less(t, time.Since(began), time.Second)
+		turnedAway(t, g, w, c)
+	})
+	t.Run("the end of the stream", func(t *testing.T) {
+		t.Parallel()
+		g, w := frontedRig(t, func(p *plan) { p.prepare = func(w *worker) { w.headerTimeout = 60_000 } })
+		c := g.dialFrom(frontAddr)
+		_, err := io.WriteString(c, "PROXY TCP4 "+spoofed)
+		require.NoError(t, err)
+		require.NoError(t, c.(*net.TCPConn).CloseWrite())
+		turnedAway(t, g, w, c)
+	})
+}
