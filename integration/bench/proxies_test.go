@@ -76,9 +76,10 @@ func version(t testing.TB, tool, option string) string {
 	return v
 }
 
-// startSmtplb starts the program under test. Keepalive is on by default, which
-// nginx and HAProxy do not have: without it all three do the same.
-func startSmtplb(t testing.TB, server string, keepalive bool) proxy {
+// startSmtplb starts the program under test. By default it waits for the server's
+// greeting, which nginx and HAProxy do not: without the gate all three do the
+// same.
+func startSmtplb(t testing.TB, server string, gate bool) proxy {
 	t.Helper()
 	addr := peers.ReserveAddr(t)
 	p := smtptest.Start(t, fmt.Sprintf(`
@@ -90,17 +91,17 @@ name = "sink"
 servers = [%q]
 
 [[server]]
-listen = { address = %q, so_keepalive = %[3]t }
+listen = %q
 proxy_pass = "sink"
-proxy_socket_keepalive = %[3]t
-`, server, addr, keepalive))
+smtp = %t
+`, server, addr, gate))
 	ready := regexp.MustCompile(`"gomaxprocs": (\d+)`).FindStringSubmatch(p.Log())
 	if ready == nil {
 		t.Fatalf("find GOMAXPROCS in the log of smtplb:\n%s", p.Log())
 	}
 	name := "smtplb, GOMAXPROCS " + ready[1]
-	if !keepalive {
-		name += ", no keepalive"
+	if !gate {
+		name += ", smtp = false"
 	}
 	return proxy{name: name, addr: addr, pids: []int{p.Pid()}}
 }

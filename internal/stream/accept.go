@@ -50,8 +50,8 @@ func (w *worker) unlisten(p *Port) {
 // reports again if there are more. It reports whether to ask again.
 func (w *worker) accept(p *Port) (more bool) {
 	full := w.engine.full()
-	if full && (p.route.Load().Gate == nil || w.engine.crowded()) {
-		w.pauseAccept("session limit reached", 0)
+	if full && !w.hasRoom(p) {
+		w.pauseAccept("session limit reached: raise worker_rlimit_nofile or add balancers", 0)
 		return false
 	}
 	fd, errno := w.calls.accept(&w.from, p.socket.FD())
@@ -60,7 +60,7 @@ func (w *worker) accept(p *Port) (more bool) {
 	case eagain:
 		return false
 	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
-		w.pauseAccept("no descriptors or memory left", errno)
+		w.pauseAccept("no descriptors or memory left: is worker_rlimit_nofile what the process has?", errno)
 		return false
 	case unix.ECONNABORTED, unix.EPROTO, unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.ENONET,
 		unix.ENETDOWN, unix.ENETUNREACH, unix.EHOSTDOWN, unix.EHOSTUNREACH:
@@ -87,6 +87,12 @@ func (w *worker) accept(p *Port) (more bool) {
 	return true
 }
 
+// hasRoom reports whether a client of the port can be taken now: for a session,
+// or where there is a gate, to be told that there is none.
+func (w *worker) hasRoom(p *Port) bool {
+	return !w.engine.full() || p.route.Load().Gate != nil && !w.engine.crowded()
+}
+
 // place chooses the worker for a new session: this one, unless it holds clearly
 // more sessions than the least loaded.
 func (w *worker) place() *worker {
@@ -111,7 +117,7 @@ func (w *worker) pauseAccept(why string, errno syscall.Errno) {
 		if errno != 0 {
 			fields = append(fields, zap.Error(errno))
 		}
-		w.log.Error("accepting paused; clients wait in the backlog: raise worker_rlimit_nofile or add balancers", fields...)
+		w.log.Error("accepting paused; clients wait in the backlog", fields...)
 	}
 	if w.paused {
 		return
@@ -122,7 +128,9 @@ func (w *worker) pauseAccept(why string, errno syscall.Errno) {
 }
 
 func (w *worker) resumeAccept() {
-	if w.engine.full() {
+	room := false
+	w.ports.Each(func(_ uint32, slot *portSlot) { room = room || w.hasRoom(slot.port) })
+	if !room && w.ports.Len() > 0 {
 		w.loop.After(pause, w.resumeAccept)
 		return
 	}
