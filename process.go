@@ -259,7 +259,7 @@ func (i *instance) tryReload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pid, err := i.pid, error(nil)
+	pid := i.pid
 	if c.Pid != i.config.Pid {
 		if pid, err = writePid(c.Pid); err != nil {
 			next.Discard()

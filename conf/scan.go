@@ -217,7 +217,8 @@ func (s *scanner) element(arr *node) *node {
 
 // key reads one part of a key.
 func (s *scanner) key() string {
-	from, at, name := s.pos, s.here(), ""
+	from, at := s.pos, s.here()
+	var name string
 	switch c := s.peek(); c {
 	case '"', '\'':
 		s.quoted(c)

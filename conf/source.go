@@ -85,8 +85,7 @@ func advise(err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("permission denied; let user id %d read the file and enter its directories", os.Geteuid())
 	}
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
 		err = pe.Err
 	}
 	return err
@@ -140,10 +139,9 @@ func syntaxError(file, text string, err error) *ParseError {
 	// Its line and column go astray at the ends of lines; its offset does not.
 	at := positionOf(file, text, min(max(pe.Position.Start, 0), len(text)))
 	message := "TOML syntax: " + strings.TrimSuffix(pe.Message, ".")
-	for _, unquoted := range []string{"expected value but found", "expected a top-level item to end"} {
-		if strings.HasPrefix(pe.Message, unquoted) {
-			message += `; words, times and sizes need quotes, as in "10s"`
-		}
+	unquoted := func(beginning string) bool { return strings.HasPrefix(pe.Message, beginning) }
+	if unquoted("expected value but found") || unquoted("expected a top-level item to end") {
+		message += `; words, times and sizes need quotes, as in "10s"`
 	}
 	return &ParseError{at, message}
 }

@@ -193,7 +193,8 @@ func (v *validator) clients() {
 				v.problem(l.Position, "listen %s: proxy_protocol needs set_real_ip_from, the proxies whose word is taken; an empty list would trust nobody or everybody", l.Address.Text)
 			}
 			ip, isIP := bindIP(l)
-			public = public || l.Address.Path == "" && l.Address.Host != "localhost" && !(isIP && ip.IsLoopback())
+			local := l.Address.Path != "" || l.Address.Host == "localhost" || isIP && ip.IsLoopback()
+			public = public || !local
 		}
 		if h := header[s.ProxyPass]; public && s.SMTP.On && (h == "" || h == "off") {
 			v.warn(s.Position, "OPEN RELAY HAZARD: the servers of %q see every client as coming from this host, and take it for one of their own if this host is in their mynetworks; "+

@@ -21,7 +21,7 @@ func lstat(path string) (id fileID, isSocket bool, err error) {
 	if err := unix.Lstat(path, &st); err != nil {
 		return fileID{}, false, os.NewSyscallError("lstat", err)
 	}
-	return fileID{uint64(st.Dev), st.Ino}, st.Mode&unix.S_IFMT == unix.S_IFSOCK, nil
+	return fileID{st.Dev, st.Ino}, st.Mode&unix.S_IFMT == unix.S_IFSOCK, nil
 }
 
 var (

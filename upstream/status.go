@@ -4,6 +4,7 @@ package upstream
 // where it has one.
 type State string
 
+// The states.
 const (
 	StateUp      State = "up"
 	StateDown    State = "down"    // configured so

@@ -12,7 +12,7 @@ import (
 // refuseAll lets failures never put a server out: only the turn remembers.
 func refuseAll(names string) []upstream.Server {
 	var servers []upstream.Server
-	for _, n := range strings.Split(names, "") {
+	for n := range strings.SplitSeq(names, "") {
 		servers = append(servers, with(server(n), func(s *upstream.Server) { s.MaxFails = 0 }))
 	}
 	return servers

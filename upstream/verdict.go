@@ -6,41 +6,41 @@ import "net/netip"
 type Outcome uint8
 
 const (
-	// OutcomeOK: the connection was made, and the session has ended by
+	// OutcomeOK says: the connection was made, and the session has ended by
 	// whatever cause, be it that the server hung up without a word.
 	OutcomeOK Outcome = iota
-	// OutcomeRefused: nobody listens, or the queue of the server is full.
+	// OutcomeRefused says: nobody listens, or the queue of the server is full.
 	OutcomeRefused
-	// OutcomeUnreachable: no route, or the network or host is down.
+	// OutcomeUnreachable says: no route, or the network or host is down.
 	OutcomeUnreachable
-	// OutcomeConnectTimeout: no answer within proxy_connect_timeout.
+	// OutcomeConnectTimeout says: no answer within proxy_connect_timeout.
 	OutcomeConnectTimeout
-	// OutcomeReset: the server broke off while the connection was being made.
+	// OutcomeReset says: the server broke off while the connection was being made.
 	OutcomeReset
-	// OutcomeLocalError: our side could not try or use the connection, such as
+	// OutcomeLocalError says: our side could not try or use the connection, such as
 	// EADDRNOTAVAIL, EMFILE, or a socket option refused.
 	OutcomeLocalError
-	// OutcomeClientGone: the client left before the connection was made, or
+	// OutcomeClientGone says: the client left before the connection was made, or
 	// before the server had greeted.
 	OutcomeClientGone
 
 	// What follows is seen only by a session that waits for the greeting of a
 	// mail server before its client sees anything.
 
-	// OutcomeEmpty: the server closed or reset the connection without a word.
+	// OutcomeEmpty says: the server closed or reset the connection without a word.
 	OutcomeEmpty
-	// OutcomeGreetingTimeout: no greeting within smtp_greeting_timeout.
+	// OutcomeGreetingTimeout says: no greeting within smtp_greeting_timeout.
 	OutcomeGreetingTimeout
-	// OutcomeBusy: a 4xx greeting that is about the server.
+	// OutcomeBusy says: a 4xx greeting that is about the server.
 	OutcomeBusy
-	// OutcomeGarbage: what the server said first was no SMTP reply.
+	// OutcomeGarbage says: what the server said first was no SMTP reply.
 	OutcomeGarbage
-	// OutcomeRejected: a 5xx or a 421 4.7.x, from a server that takes us for
+	// OutcomeRejected says: a 5xx or a 421 4.7.x, from a server that takes us for
 	// the client: it is about us, or about nobody.
 	OutcomeRejected
-	// OutcomeClientRejected: the same, from a server that knows the client.
+	// OutcomeClientRejected says: the same, from a server that knows the client.
 	OutcomeClientRejected
-	// OutcomeUnjudged: nobody waited for the greeting to the end, since the
+	// OutcomeUnjudged says: nobody waited for the greeting to the end, since the
 	// client spoke first or the session had no more time.
 	OutcomeUnjudged
 )

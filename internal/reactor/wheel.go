@@ -120,9 +120,10 @@ func (w *Wheel) Next() int64 {
 	for i := range int64(buckets/64 + 1) {
 		word := (start/64 + i) % (buckets / 64)
 		m := w.filled[word]
-		if i == 0 {
+		switch i {
+		case 0:
 			m &= ^uint64(0) << (start % 64)
-		} else if i == buckets/64 {
+		case buckets / 64: // the first word again, for what lies before start
 			m &= 1<<(start%64) - 1
 		}
 		if m != 0 {

@@ -18,7 +18,7 @@ const (
 	// whoever has connected. If it was told who the client is, that is about
 	// the client; if not, it is about us.
 	Policy
-	// Garbage: it is not the greeting of an SMTP server.
+	// Garbage means that it is not the greeting of an SMTP server.
 	Garbage
 )
 

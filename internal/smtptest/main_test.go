@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -84,8 +85,8 @@ func try(t *testing.T, f func(testing.TB)) (failed bool, said string) {
 		}
 	}
 	run(func() { f(tb) })
-	for i := len(tb.cleanups) - 1; i >= 0; i-- {
-		run(tb.cleanups[i])
+	for _, f := range slices.Backward(tb.cleanups) {
+		run(f)
 	}
 	return tb.failed, strings.Join(tb.said, "\n")
 }

@@ -94,7 +94,7 @@ func (l Launch) Start(t testing.TB, config string) *Process {
 // configFile returns the path of a file to be that any user can read.
 func configFile(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "smtplb-conf-")
+	dir, err := os.MkdirTemp("", "smtplb-conf-") //nolint:usetesting // other users cannot enter what is in a t.TempDir
 	if err != nil {
 		t.Fatalf("make a directory for the configuration: %v", err)
 	}

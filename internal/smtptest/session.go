@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -64,7 +65,7 @@ func (c *session) snapshotLocked() Session {
 	return Session{
 		Client:   c.client,
 		Received: c.received.Load(),
-		Commands: c.commands[:len(c.commands):len(c.commands)],
+		Commands: slices.Clip(c.commands),
 		Stored:   c.stored,
 		Ended:    c.ended,
 		Err:      c.err,

@@ -57,7 +57,7 @@ func TestSourceSegments(t *testing.T) {
 	require.Equal(t, 50, longest)
 
 	full := errors.New("full")
-	got, err := Source(writerFunc(func(p []byte) (int, error) { return 1, full }), 100, 50, 1)
+	got, err := Source(writerFunc(func([]byte) (int, error) { return 1, full }), 100, 50, 1)
 	require.ErrorIs(t, err, full)
 	require.EqualValues(t, 1, got.N)
 

@@ -39,7 +39,7 @@ func (w *worker) unlisten(p *Port) {
 	w.ports.Each(func(index uint32, slot *portSlot) {
 		if slot.port == p {
 			if !w.paused {
-				w.loop.Remove(p.socket.FD())
+				_ = w.loop.Remove(p.socket.FD())
 			}
 			w.ports.Put(index)
 		}
@@ -123,7 +123,7 @@ func (w *worker) pauseAccept(why string, errno syscall.Errno) {
 		return
 	}
 	w.paused = true
-	w.ports.Each(func(_ uint32, slot *portSlot) { w.loop.Remove(slot.port.socket.FD()) })
+	w.ports.Each(func(_ uint32, slot *portSlot) { _ = w.loop.Remove(slot.port.socket.FD()) })
 	w.loop.After(pause, w.resumeAccept)
 }
 

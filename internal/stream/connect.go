@@ -25,10 +25,10 @@ func (w *worker) try(s *session, p *upstream.Peer) {
 		w.stats.Attempts++
 		w.enter(s, stateConnecting)
 		what, errno := w.dial(s)
-		switch {
-		case errno == unix.EINPROGRESS:
+		switch errno {
+		case unix.EINPROGRESS:
 			return
-		case errno == 0:
+		case 0:
 			w.connected(s)
 			return
 		}
@@ -109,15 +109,15 @@ func (w *worker) keepAlive(s *session) {
 	s.kept = true
 	fd := int(s.server.fd)
 	// A server that is gone already refuses these; its end is on its way.
-	reactor.SetInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	_ = reactor.SetInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 	if k.Idle > 0 {
-		reactor.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(k.Idle.Seconds()))
+		_ = reactor.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(k.Idle.Seconds()))
 	}
 	if k.Interval > 0 {
-		reactor.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(k.Interval.Seconds()))
+		_ = reactor.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(k.Interval.Seconds()))
 	}
 	if k.Count > 0 {
-		reactor.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, k.Count)
+		_ = reactor.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, k.Count)
 	}
 }
 

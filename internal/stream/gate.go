@@ -38,6 +38,7 @@ type Gate struct {
 // Pregreet says what becomes of a client that speaks before it is greeted.
 type Pregreet uint8
 
+// The values of smtp_pregreet.
 const (
 	PregreetPass   Pregreet = iota // the server gets its bytes at once, and sees the offence
 	PregreetHold                   // its bytes wait for the greeting
@@ -191,7 +192,7 @@ func (w *worker) abandon(s *session, quit bool) {
 	if quit {
 		_, _ = reactor.Send(int(fd), []byte("QUIT\r\n"))
 	}
-	reactor.ShutdownWrite(int(fd))
+	_ = reactor.ShutdownWrite(int(fd))
 	o, index, generation := w.sessions.Get()
 	o.index, o.generation = index, generation
 	o.client.fd = -1

@@ -258,7 +258,7 @@ func TestOneBadClientHarmsNobody(t *testing.T) {
 		}
 		saw, _, err := readUntil(c, goodGreeting, false)
 		if err != nil || saw != goodGreeting {
-			return fmt.Errorf("a good client got %q (%v)", saw, err)
+			return fmt.Errorf("a good client got %q (%w)", saw, err)
 		}
 		_, err = io.WriteString(c, quit)
 		return err

@@ -203,7 +203,7 @@ func (c *greetingCell) checkFails() error {
 	case c.first == nil && c.column == leaver && c.name == "refused":
 		return nil // it may be refused before the client has left
 	case c.column == leaver, c.column == talker && c.first != nil:
-	case c.fails && !(c.about && visible):
+	case c.fails && (!c.about || !visible):
 		want = cellRounds
 	}
 	for i, s := range c.group.Snapshot(c.Seconds()) {
@@ -252,7 +252,7 @@ func (c *greetingCell) session() error {
 	}
 	saw, at, err := readUntil(conn, want, c.committed() && c.says == "")
 	if err != nil || saw != want {
-		return fmt.Errorf("want %q, got %q (%v)", want, saw, err)
+		return fmt.Errorf("want %q, got %q (%w)", want, saw, err)
 	}
 	if took := time.Since(began); took > 5*time.Second {
 		return fmt.Errorf("greeted after %v", took)
@@ -264,7 +264,7 @@ func (c *greetingCell) session() error {
 		sent += quit
 		rest, err := io.ReadAll(conn)
 		if err != nil || string(rest) != goodbye {
-			return fmt.Errorf("want %q and the end, got %q (%v)", goodbye, rest, err)
+			return fmt.Errorf("want %q and the end, got %q (%w)", goodbye, rest, err)
 		}
 	}
 	conn.Close()

@@ -198,11 +198,11 @@ func (m *match) verify() error {
 	switch m.event {
 	case "fin", "half", "data+fin":
 		if err != nil || m.got != m.sent {
-			return fmt.Errorf("%d bytes sent, %d received, %v", m.sent, m.got, err)
+			return fmt.Errorf("%d bytes sent, %d received: %w", m.sent, m.got, err)
 		}
 	case "rst":
 		if err != nil && !errors.Is(err, syscall.ECONNRESET) || m.got < m.safe {
-			return fmt.Errorf("%d bytes acknowledged, %d received, %v", m.safe, m.got, err)
+			return fmt.Errorf("%d bytes acknowledged, %d received: %w", m.safe, m.got, err)
 		}
 	case "idle":
 		if err != nil {

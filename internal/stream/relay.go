@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	eagain = syscall.Errno(unix.EAGAIN)
+	eagain = unix.EAGAIN
 
 	// turns and turnBytes are the share of one half in one event; then other
 	// sessions have their turn. 16 splices of a pipe's 64 KiB at most.
@@ -285,7 +285,7 @@ func (w *worker) passEnd(s *session, h *half, src, dst *end) {
 		back.eof, back.done = true, true
 	case !back.done && !dst.shut:
 		dst.shut = true
-		reactor.ShutdownWrite(int(dst.fd))
+		_ = reactor.ShutdownWrite(int(dst.fd))
 		w.loop.Timers.Arm(s.index, w.deadline(s))
 	}
 }

@@ -16,13 +16,13 @@ import (
 func told(c net.Conn, want string) error {
 	saw, _, err := readUntil(c, want, false)
 	if err != nil || saw != want {
-		return fmt.Errorf("want %q, got %q (%v)", want, saw, err)
+		return fmt.Errorf("want %q, got %q (%w)", want, saw, err)
 	}
 	if _, err := io.WriteString(c, quit); err != nil {
 		return fmt.Errorf("write behind %q: %w", want, err)
 	}
 	if rest, err := io.ReadAll(c); err != nil || len(rest) > 0 {
-		return fmt.Errorf("want the end behind %q, got %q (%v)", want, rest, err)
+		return fmt.Errorf("want the end behind %q, got %q (%w)", want, rest, err)
 	}
 	return nil
 }

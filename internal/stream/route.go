@@ -48,6 +48,7 @@ type Route struct {
 // HeaderVersion is a version of the PROXY protocol.
 type HeaderVersion uint8
 
+// The values of proxy_protocol.
 const (
 	NoHeader HeaderVersion = iota
 	HeaderV1

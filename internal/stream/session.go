@@ -387,7 +387,7 @@ func (w *worker) part(e, other *end, undelivered bool) {
 	}
 	if !e.shut {
 		e.shut = true
-		reactor.ShutdownWrite(int(e.fd))
+		_ = reactor.ShutdownWrite(int(e.fd))
 	}
 	e.readable = true
 }

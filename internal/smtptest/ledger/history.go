@@ -5,6 +5,7 @@ import "fmt"
 // Phase is how far a session or a message has come: the answer it waited for.
 type Phase int
 
+// The phases, in their order.
 const (
 	Connect Phase = iota // the connection
 	Banner               // the greeting
