@@ -264,3 +264,22 @@ func TestSessionKeepsItsSettings(t *testing.T) {
 	require.NoError(t, old.Finish())
 	require.Len(t, a.Messages(), 1)
 }
+
+// A group that is removed while sessions hold its servers, and comes back before
+// they have ended, knows of them: max_conns holds.
+//
+// Fails if a group that comes back begins anew.
+func TestGroupThatComesBackKnowsItsSessions(t *testing.T) {
+	t.Parallel()
+	a, b := mx(t, "a"), mx(t, "b")
+	client := &ledger.Client{Addr: freeAddr(t)}
+	full := upstream("mail", server(a.Addr(), "max_conns = 1")) + proxy(client.Addr, "mail")
+	p := smtptest.Start(t, full)
+	held := hold(t, client, 1)[0]
+	reload(t, p, upstream("other", server(b.Addr()))+proxy(client.Addr, "other"))
+	require.Equal(t, "b", visits(t, client.Addr, 1))
+	reload(t, p, full)
+	require.Equal(t, "-", visits(t, client.Addr, 1))
+	require.NoError(t, held.Finish())
+	smtptest.Eventually(t, patience, "the server has room again", func() bool { return visits(t, client.Addr, 1) == "a" })
+}

@@ -210,10 +210,10 @@ func gateOf(c conf.SMTP) *stream.Gate {
 		Timeout:  c.GreetingTimeout,
 		Pregreet: pregreets[c.Pregreet],
 		Replies: stream.Replies{
-			Unavailable: reply(421, smtp.Status{4, 3, 2}, c.Replies.Unavailable),
-			Limit:       reply(421, smtp.Status{4, 3, 2}, c.Replies.Limit),
-			Shutdown:    reply(421, smtp.Status{4, 3, 2}, c.Replies.Shutdown),
-			Pregreet:    reply(554, smtp.Status{5, 5, 0}, c.Replies.Pregreet),
+			stream.ReplyUnavailable: reply(421, smtp.Status{4, 3, 2}, c.Replies.Unavailable),
+			stream.ReplyLimit:       reply(421, smtp.Status{4, 3, 2}, c.Replies.Limit),
+			stream.ReplyShutdown:    reply(421, smtp.Status{4, 3, 2}, c.Replies.Shutdown),
+			stream.ReplyPregreet:    reply(554, smtp.Status{5, 5, 0}, c.Replies.Pregreet),
 		},
 	}
 }

@@ -57,7 +57,9 @@ func (s *Server) end() {
 	s.wait(lingerWait, nil)
 	st := s.engine.Stats()
 	s.engine.Stop()
-	s.log.Info("stopped", zap.Uint64("sessions_served", st.Ended), zap.Uint64("bytes_spliced", st.Spliced), zap.Uint64("bytes_copied", st.Copied))
+	s.log.Info("stopped",
+		zap.Uint64("sessions_served", st.Ended), zap.Uint64("connects", st.Attempts),
+		zap.Uint64("bytes_spliced", st.Spliced), zap.Uint64("bytes_copied", st.Copied), zap.Uint64("splice_refused", st.Refused))
 }
 
 // closePorts drains and closes all listeners; again, it does nothing. A backlog

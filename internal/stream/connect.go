@@ -37,7 +37,7 @@ func (w *worker) try(s *session, p *upstream.Peer) {
 		}
 	}
 	w.complain(s, "no live upstreams", zap.String("upstream", s.route.Group.Name()))
-	w.turnAway(s, replyUnavailable, causeNoServer)
+	w.turnAway(s, ReplyUnavailable, causeNoServer)
 }
 
 // dial opens a socket to the session's peer and starts connecting it: errno 0
@@ -201,7 +201,7 @@ func (w *worker) failed(s *session, o upstream.Outcome, what string, errno sysca
 	s.server = end{fd: -1}
 	w.release(s, o)
 	if s.turn.Left() == 0 || !w.mayGoOn(s) {
-		w.turnAway(s, replyUnavailable, causeConnectFailed)
+		w.turnAway(s, ReplyUnavailable, causeConnectFailed)
 		return false
 	}
 	return true

@@ -71,7 +71,7 @@ func (e *Engine) End() (n int) {
 // end ends a session; a client that has no server yet is told why.
 func (w *worker) end(s *session) {
 	defer w.guard(s)
-	w.turnAway(s, replyShutdown, causeShutdown)
+	w.turnAway(s, ReplyShutdown, causeShutdown)
 }
 
 func (w *worker) halfClose(s *session) {

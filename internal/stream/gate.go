@@ -89,7 +89,7 @@ func (w *worker) clientSpoke(s *session) bool {
 	case g.Pregreet == PregreetPass:
 		w.commit(s, upstream.OutcomeUnjudged)
 	case g.Pregreet == PregreetReject:
-		w.turnAway(s, replyPregreet, causePregreet)
+		w.turnAway(s, ReplyPregreet, causePregreet)
 	default:
 		return false
 	}
@@ -134,7 +134,7 @@ func (w *worker) noGreeting(s *session) {
 		}
 		w.complain(s, "no greeting in time", w.about(s, nil)...)
 		w.giveUp(s, o, false)
-		w.turnAway(s, replyUnavailable, causeNoGreeting)
+		w.turnAway(s, ReplyUnavailable, causeNoGreeting)
 		return
 	}
 	next := w.another(s)
@@ -161,7 +161,7 @@ func (w *worker) passOver(s *session, o upstream.Outcome, why string, said []byt
 	}
 	w.giveUp(s, o, refusal)
 	if next == nil {
-		w.turnAway(s, replyUnavailable, causeNoGreeting)
+		w.turnAway(s, ReplyUnavailable, causeNoGreeting)
 		return
 	}
 	w.try(s, next)
@@ -213,7 +213,7 @@ func (w *worker) abandon(s *session, quit bool) {
 func (w *worker) about(s *session, said []byte) []zap.Field {
 	fields := []zap.Field{zap.String("upstream", s.route.Group.Name()), zap.String("peer", s.peer.Name())}
 	if len(said) > 0 {
-		fields = append(fields, zap.String("said", smtp.Printable(said, 128)))
+		fields = append(fields, zap.String("said", smtp.Printable(said, smtp.LogLimit)))
 	}
 	return fields
 }

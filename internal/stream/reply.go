@@ -6,44 +6,29 @@ import (
 	"smtplb/internal/reactor"
 )
 
-// Replies are our own words to clients that get no server: one line each,
-// complete with CRLF. A nil one is not sent.
-type Replies struct {
-	Unavailable []byte // no server takes mail
-	Limit       []byte // the session limit is reached
-	Shutdown    []byte // the balancer is stopping
-	Pregreet    []byte // the client spoke before it was greeted
-}
+// Reply names one of our own replies to clients that get no server.
+type Reply uint8
 
-// reply names one of a route's Replies.
-type reply uint8
-
+// The replies.
 const (
-	replyUnavailable reply = iota
-	replyLimit
-	replyShutdown
-	replyPregreet
+	ReplyUnavailable Reply = iota // no server takes mail
+	ReplyLimit                    // the session limit is reached
+	ReplyShutdown                 // the balancer is stopping
+	ReplyPregreet                 // the client spoke before it was greeted
+
+	replies
 )
 
-func (r *Replies) line(name reply) []byte {
-	switch name {
-	case replyUnavailable:
-		return r.Unavailable
-	case replyLimit:
-		return r.Limit
-	case replyShutdown:
-		return r.Shutdown
-	default:
-		return r.Pregreet
-	}
-}
+// Replies are the lines of a route, each complete with CRLF. An empty one is
+// not sent.
+type Replies [replies][]byte
 
 // turnAway ends a session, and tells its client why if it has not seen a byte
 // of any server and speaks SMTP. The line is far smaller than an empty socket's
 // room; lingering lets the client read it.
-func (w *worker) turnAway(s *session, name reply, c cause) {
+func (w *worker) turnAway(s *session, r Reply, c cause) {
 	if g := s.route.Gate; g != nil && s.state != stateRelaying && !w.speaksTLS(s) {
-		n, _ := reactor.Send(int(s.client.fd), g.Replies.line(name))
+		n, _ := reactor.Send(int(s.client.fd), g.Replies[r])
 		s.down.out += int64(n)
 	}
 	w.finish(s, c)
@@ -61,6 +46,6 @@ func (w *worker) refuse(p *Port, fd int, from netip.AddrPort) {
 	s := w.begin(p, fd, from)
 	defer w.guard(s)
 	if w.register(s) {
-		w.turnAway(s, replyLimit, causeLimit)
+		w.turnAway(s, ReplyLimit, causeLimit)
 	}
 }

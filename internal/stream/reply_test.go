@@ -55,7 +55,7 @@ func TestAllServersDown(t *testing.T) {
 
 // Above the session limit a client is told so, while there is room to tell it;
 // all others wait in the backlog until there is. It fails if accept pauses at
-// the limit, or never does.
+// the limit, never does, or goes on only when there is room for a session.
 func TestSessionLimitReply(t *testing.T) {
 	t.Parallel()
 	const limit = 2
@@ -91,10 +91,16 @@ func TestSessionLimitReply(t *testing.T) {
 		return paused
 	})
 	require.Equal(t, limit+refusals, g.Sessions())
-	for _, c := range inside {
+	for _, c := range inside[limit:] { // those told have gone: there is room to tell
 		c.Close()
 	}
-	_, _, err := readUntil(waiting, goodGreeting, false)
+	require.NoError(t, told(waiting, limitReply))
+	waiting.Close()
+	for _, c := range inside[:limit] {
+		c.Close()
+	}
+	g.gone(patience)
+	_, _, err := readUntil(g.dial(), goodGreeting, false)
 	require.NoError(t, err)
 }
 

@@ -38,10 +38,10 @@ func gated(p *plan) {
 	p.Gate = &Gate{
 		Timeout: gateTimeout,
 		Replies: Replies{
-			Unavailable: []byte(unavailableReply),
-			Limit:       []byte(limitReply),
-			Shutdown:    []byte(shutdownReply),
-			Pregreet:    []byte(pregreetReply),
+			ReplyUnavailable: []byte(unavailableReply),
+			ReplyLimit:       []byte(limitReply),
+			ReplyShutdown:    []byte(shutdownReply),
+			ReplyPregreet:    []byte(pregreetReply),
 		},
 	}
 }
