@@ -38,6 +38,17 @@ type Config struct {
 	// ErrorLog is where the process logs.
 	ErrorLog ErrorLog
 
+	// Daemon puts the process into the background once it is ready.
+	Daemon bool
+	// User and Group are whom the process becomes after it has bound its ports,
+	// if it was started by root; empty User: it stays who it is, empty Group:
+	// that user's own.
+	User, Group string
+	// WorkingDirectory is where the process goes after the start; empty: it stays.
+	WorkingDirectory string
+	// Env are environment variables, "NAME" to keep one or "NAME=value" to set it.
+	Env []string
+
 	Upstreams []Upstream
 	Servers   []Server
 
@@ -78,7 +89,30 @@ type Upstream struct {
 	Method   string // round_robin
 
 	ProxyProtocol string // off, v1 or v2: the header that servers get
+	Check         Check
 	Servers       []UpstreamServer
+}
+
+// Check is how the servers of an upstream are probed.
+type Check struct {
+	Position     Position // of the directive; of the upstream's name where there is none
+	On           bool
+	Type         string        // smtp or tcp
+	Interval     time.Duration // between the end of a probe and the next
+	DownInterval time.Duration // the same while the server is down
+	Timeout      time.Duration // of a whole probe
+	Rise         int           // good probes in a row that bring a server back
+	Fall         int           // bad ones in a row that take it out
+	DefaultDown  bool          // out until it has risen
+	Port         uint16        // where to probe; 0: the server's own
+
+	ProxyProtocol string        // off, v1 or v2
+	TLS           string        // off, on (from the first byte) or starttls
+	CertWarning   time.Duration // how long before a certificate's end the log warns; 0: never
+	Helo          string        // name in EHLO; "": the host's
+	Verb          string        // ehlo (then helo if refused), helo or lhlo
+	MailFrom      string        // sender of a MAIL command; used with RcptTo
+	RcptTo        string        // recipient to be accepted; "": neither MAIL nor RCPT
 }
 
 // UpstreamServer is one server line; a host name may stand for several
@@ -92,6 +126,8 @@ type UpstreamServer struct {
 	FailTimeout time.Duration // whole seconds
 	Backup      bool
 	Down        bool
+	SlowStart   time.Duration // whole seconds from recovery to the full share; 0: at once
+	MaxPending  int           // connects under way while it recovers or is suspect; 0: no limit
 }
 
 // Server is one proxy: its listening addresses and how it relays.
@@ -150,8 +186,10 @@ type Listen struct {
 // Bind is a source address for connections to servers. Port 0 lets the kernel
 // choose one.
 type Bind struct {
-	Host string // IPv4 or IPv6
-	Port uint16
+	Host        string // IPv4 or IPv6; "": the client's own address
+	Port        uint16
+	ClientPort  bool // the client's own port, too
+	Transparent bool // the address need not be one of this host (IP_TRANSPARENT)
 }
 
 // Keepalive is TCP keepalive. A zero Idle, Interval or Count leaves the
