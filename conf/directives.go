@@ -38,6 +38,26 @@ var upstreamTable = directives[Upstream]{"[[upstream]]", []directive[Upstream]{
 	{"method", "round_robin", slot(method, func(u *Upstream) *string { return &u.Method })},
 	{"servers", none, (*reader).upstreamServers},
 	{"proxy_protocol", "off", slot(oneOf("off", "v1", "v2"), func(u *Upstream) *string { return &u.ProxyProtocol })},
+	{"check", none, (*reader).check},
+}}
+
+// What has no default here depends on the group and on who uses it; see check.go.
+var checkTable = directives[Check]{"check", []directive[Check]{
+	{"type", none, slot(oneOf("smtp", "tcp"), func(c *Check) *string { return &c.Type })},
+	{"interval", "10s", slot(msec(100), func(c *Check) *time.Duration { return &c.Interval })},
+	{"down_interval", none, slot(msec(100), func(c *Check) *time.Duration { return &c.DownInterval })},
+	{"timeout", "10s", slot(msec(10), func(c *Check) *time.Duration { return &c.Timeout })},
+	{"rise", 2, slot(number(1, 1<<30), func(c *Check) *int { return &c.Rise })},
+	{"fall", 3, slot(number(1, 1<<30), func(c *Check) *int { return &c.Fall })},
+	{"default_down", false, slot(flag, func(c *Check) *bool { return &c.DefaultDown })},
+	{"port", none, slot(number[uint16](1, 65535), func(c *Check) *uint16 { return &c.Port })},
+	{"proxy_protocol", none, slot(oneOf("off", "v1", "v2"), func(c *Check) *string { return &c.ProxyProtocol })},
+	{"tls", none, slot(oneOf("off", "on", "starttls"), func(c *Check) *string { return &c.TLS })},
+	{"cert_warning", "14d", slot(sec, func(c *Check) *time.Duration { return &c.CertWarning })},
+	{"helo", none, slot(replyWord, func(c *Check) *string { return &c.Helo })},
+	{"verb", "ehlo", slot(oneOf("ehlo", "helo", "lhlo"), func(c *Check) *string { return &c.Verb })},
+	{"mail_from", none, slot(sender, func(c *Check) *string { return &c.MailFrom })},
+	{"rcpt_to", none, slot(recipient, func(c *Check) *string { return &c.RcptTo })},
 }}
 
 var upstreamServerTable = directives[UpstreamServer]{"a server of [[upstream]]", []directive[UpstreamServer]{
@@ -48,6 +68,8 @@ var upstreamServerTable = directives[UpstreamServer]{"a server of [[upstream]]",
 	{"fail_timeout", "10s", slot(sec, func(s *UpstreamServer) *time.Duration { return &s.FailTimeout })},
 	{"backup", false, slot(flag, func(s *UpstreamServer) *bool { return &s.Backup })},
 	{"down", false, slot(flag, func(s *UpstreamServer) *bool { return &s.Down })},
+	{"slow_start", "30s", slot(sec, func(s *UpstreamServer) *time.Duration { return &s.SlowStart })},
+	{"max_pending", 64, slot(number(0, 1<<30), func(s *UpstreamServer) *int { return &s.MaxPending })},
 }}
 
 var serverTable = directives[Server]{"[[server]]", []directive[Server]{
@@ -110,6 +132,7 @@ func homes() map[string]string {
 	m := make(map[string]string)
 	settle(m, mainTable)
 	settle(m, upstreamTable)
+	settle(m, checkTable)
 	settle(m, upstreamServerTable)
 	settle(m, serverTable)
 	settle(m, smtpRepliesTable)
@@ -130,20 +153,19 @@ func settle[T any](homes map[string]string, t directives[T]) {
 // notYet are keys that nginx, its modules or a later version know. A star ends
 // a family of names.
 var notYet = strings.Fields(`
-	access_log accept_filter allow bind check check_* daemon debug_points
-	default_down default_server deferred deny env events fall fastopen geo
-	geoip_* hash health_check health_check_* http interval ip_hash js_* keyval*
-	least_conn least_time limit_conn limit_conn_* load_module lock_file
-	log_format mail map map_* master_process match max_pending metrics mqtt*
-	multi_accept multipath open_log_file_cache pass pcre_jit preread_*
-	proxy_bind_dynamic proxy_download_rate proxy_downstream_buffer
-	proxy_protocol_timeout proxy_requests proxy_responses
-	proxy_session_drop proxy_socket_rcvbuf proxy_socket_sndbuf proxy_ssl
-	proxy_ssl_* proxy_upload_rate proxy_upstream_buffer queue random rcvbuf
-	real_ip_* resolve resolver resolver_* return rise route server_name
-	server_names_* service set setfib slow_start
-	sndbuf split_clients ssl ssl_* state status status_zone stream syslog tcp
-	thread_pool timer_resolution type udp use user variables_hash_* worker_aio_*
+	access_log accept_filter allow bind check_* daemon debug_points
+	default_server deferred deny env events fastopen geo geoip_* hash
+	health_check health_check_* http ip_hash js_* keyval* least_conn least_time
+	limit_conn limit_conn_* load_module lock_file log_format mail map map_*
+	master_process match metrics mqtt* multi_accept multipath
+	open_log_file_cache pass pcre_jit preread_* proxy_bind_dynamic
+	proxy_download_rate proxy_downstream_buffer proxy_protocol_timeout
+	proxy_requests proxy_responses proxy_session_drop proxy_socket_rcvbuf
+	proxy_socket_sndbuf proxy_ssl proxy_ssl_* proxy_upload_rate
+	proxy_upstream_buffer queue random rcvbuf real_ip_* resolve resolver
+	resolver_* return route server_name server_names_* service set setfib sndbuf
+	split_clients ssl ssl_* state status status_zone stream syslog tcp
+	thread_pool timer_resolution udp use user variables_hash_* worker_aio_*
 	worker_connections worker_cpu_affinity worker_priority worker_rlimit_core
 	working_directory zone zone_sync*`)
 
@@ -151,6 +173,7 @@ var notYet = strings.Fields(`
 var instead = map[string]string{
 	"daemon":                  "smtplb stays in the foreground, as service managers want it",
 	"hash":                    `the value of method may be "round_robin"`,
+	"health_check":            "use check in [[upstream]]",
 	"least_conn":              `the value of method may be "round_robin"`,
 	"least_time":              `the value of method may be "round_robin"`,
 	"proxy_downstream_buffer": "use proxy_buffer_size",

@@ -39,7 +39,7 @@ func str(n *node) (string, error) {
 	return s, nil
 }
 
-func number[N int | uint64](least, most N) func(*node) (N, error) {
+func number[N int | uint16 | uint64](least, most N) func(*node) (N, error) {
 	return func(n *node) (N, error) {
 		i, ok := n.value.(int64)
 		if !ok || i < int64(least) || i > int64(most) {
@@ -164,6 +164,27 @@ func replyWord(n *node) (string, error) {
 		return "", want("a host name", n)
 	}
 	return s, err
+}
+
+// maxMailbox leaves room for the angle brackets in the 256 bytes of a path
+// (RFC 5321 section 4.5.3.1.3).
+const maxMailbox = 254
+
+// recipient is a mailbox as it stands between angle brackets, sender one or
+// none, for the null reverse-path.
+func recipient(n *node) (string, error) {
+	s, err := replyText(n)
+	if err != nil || len(s) > maxMailbox || strings.ContainsAny(s, " <>") {
+		return "", want(`an address such as "postmaster@example.org"`, n)
+	}
+	return s, nil
+}
+
+func sender(n *node) (string, error) {
+	if n.value == "" {
+		return "", nil
+	}
+	return recipient(n)
 }
 
 func method(n *node) (string, error) {

@@ -26,6 +26,16 @@ const (
 	table
 )
 
+// kid returns the entry of the table n that has this name, or nil.
+func (n *node) kid(name string) *node {
+	for _, kid := range n.kids {
+		if kid.name == name {
+			return kid
+		}
+	}
+	return nil
+}
+
 // elements returns an array's elements, or n itself: where a list is wanted,
 // a single value may stand for a list of one.
 func (n *node) elements() []*node {

@@ -64,10 +64,10 @@ t.toml:3:11: unknown key "lvl" in error_log`},
 t.toml:2:1: "proxy_timeout" belongs to [[server]], not to the main file
 t.toml:10:1: "pid" belongs to the main file, above the first [[upstream]] or [[server]], not to [[server]]
 t.toml:11:1: "weight" belongs to a server of [[upstream]], not to [[server]]`},
-	{"not yet", "user = 'nobody'\n" + sound + "allow = 'all'\nslow_start = 1\nproxy_ssl_name = 'x'\nssl = true\naccess_log = 'x'\n",
+	{"not yet", "user = 'nobody'\n" + sound + "allow = 'all'\nqueue = 1\nproxy_ssl_name = 'x'\nssl = true\naccess_log = 'x'\n",
 		`t.toml:1:1: "user" is not supported by this version; start smtplb as that user
 t.toml:9:1: "allow" is not supported by this version
-t.toml:10:1: "slow_start" is not supported by this version
+t.toml:10:1: "queue" is not supported by this version
 t.toml:11:1: "proxy_ssl_name" is not supported by this version
 t.toml:12:1: "ssl" is not supported by this version
 t.toml:13:1: "access_log" is not supported by this version`},
@@ -87,9 +87,10 @@ t.toml:1:12: upstream "" has no servers`},
 	{"method", "[[upstream]]\nname = 'a'\nservers = ['h:1']\nmethod = 'least_conn'\n[[upstream]]\nname = 'b'\nservers = 'h:1'\nmethod = 'rr'\n" + sound,
 		`t.toml:4:10: method: "least_conn" is not supported by this version; use "round_robin"
 t.toml:8:10: method: want "round_robin", got "rr"`},
-	{"method as a key", "[[upstream]]\nname = 'a'\nservers = ['h:1']\nleast_conn = true\ncheck = { type = 'smtp' }\n" + sound,
+	{"method as a key", "[[upstream]]\nname = 'a'\nservers = ['h:1']\nleast_conn = true\nhealth_check = true\ncheck_http_send = 'x'\n" + sound,
 		`t.toml:4:1: "least_conn" is not supported by this version; the value of method may be "round_robin"
-t.toml:5:1: "check" is not supported by this version`},
+t.toml:5:1: "health_check" is not supported by this version; use check in [[upstream]]
+t.toml:6:1: "check_http_send" is not supported by this version`},
 	{"servers", `[[upstream]]
 name = "a"
 servers = [
@@ -217,7 +218,7 @@ t.toml:12:29: set_real_ip_from: "10.0.0.1/8": want an address or a network whose
 t.toml:12:43: set_real_ip_from: "::ffff:10.0.0.1": want an address or a network, such as "192.0.2.0/24"
 t.toml:12:62: set_real_ip_from: "::ffff:10.0.0.0/104": want an address or a network whose host bits are zero, such as "192.0.2.0/24"
 t.toml:12:85: set_real_ip_from: "fe80::1%eth0": want an address or a network, such as "192.0.2.0/24"
-t.toml:13:1: "proxy_protocol" belongs to [[upstream]] or listen, not to [[server]]
+t.toml:13:1: "proxy_protocol" belongs to [[upstream]] or check or listen, not to [[server]]
 t.toml:15:15: unavailable: want a string, got ""
 t.toml:16:9: limit: want up to 400 printable ASCII characters, got "ä"
 t.toml:17:12: shutdown: want a string, got 1

@@ -42,6 +42,7 @@ func (r *reader) errorLog(c *Config, n *node) {
 func (r *reader) upstreams(c *Config, n *node) {
 	for _, n := range n.elements() {
 		u := Upstream{Position: n.at}
+		checkTable.read(r, &u.Check, &node{kind: table}) // for validate, which may turn it on
 		upstreamTable.read(r, &u, n)
 		c.Upstreams = append(c.Upstreams, u)
 	}
@@ -60,6 +61,24 @@ func (r *reader) upstreamServers(u *Upstream, n *node) {
 		s := UpstreamServer{Position: n.at}
 		upstreamServerTable.read(r, &s, n.asTable("address"))
 		u.Servers = append(u.Servers, s)
+	}
+}
+
+// check reads how servers are probed; a word alone is the type, true stands for
+// the defaults.
+func (r *reader) check(u *Upstream, n *node) {
+	u.Check.Position = n.at
+	switch n.value {
+	case false:
+		return
+	case true:
+		n = &node{name: n.name, nameAt: n.nameAt, at: n.at, kind: table}
+	}
+	n = n.asTable("type")
+	checkTable.read(r, &u.Check, n)
+	u.Check.On = true
+	if from := n.kid("mail_from"); from != nil && n.kid("rcpt_to") == nil {
+		r.problem(from.nameAt, "mail_from needs rcpt_to: without a recipient no sender is named")
 	}
 }
 

@@ -52,7 +52,7 @@ func (t directives[T]) read(r *reader, to *T, n *node) {
 		switch d.value {
 		case none:
 		case required:
-			if !slices.ContainsFunc(n.kids, func(kid *node) bool { return kid.name == d.name }) {
+			if n.kid(d.name) == nil {
 				r.problem(n.at, "%s needs %q", t.place, d.name)
 			}
 		default:

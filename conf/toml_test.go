@@ -36,12 +36,15 @@ proxy_pass = "A"
 			Method:   "round_robin",
 
 			ProxyProtocol: "off",
+			Check:         Check{Position: at(3, 8)},
 			Servers: []UpstreamServer{{
 				Position:    at(4, 12),
 				Address:     Address{Text: "h:25", Host: "h", Port: 25},
 				Weight:      1,
 				MaxFails:    3,
 				FailTimeout: 10 * time.Second,
+				SlowStart:   30 * time.Second,
+				MaxPending:  64,
 			}},
 		}},
 		Servers: []Server{{
@@ -99,6 +102,8 @@ proxy_protocol = "v1"
   max_conns = 100
   max_fails = 0
   fail_timeout = "1M"
+  slow_start = 0
+  max_pending = 5
   [[upstream.servers]]
   address = "unix:/run/a.sock"
   backup = true
@@ -146,6 +151,7 @@ smtp_replies = { unavailable = "a", limit = "b", shutdown = "c", pregreet = "d" 
 		Weight:      5,
 		MaxConns:    100,
 		FailTimeout: 30 * 24 * time.Hour,
+		MaxPending:  5,
 	}, a)
 	require.Equal(t, Address{Text: "unix:/run/a.sock", Path: "/run/a.sock"}, b.Address)
 	require.True(t, b.Backup)
@@ -165,7 +171,7 @@ smtp_replies = { unavailable = "a", limit = "b", shutdown = "c", pregreet = "d" 
 		{Text: "unix:/run/b.sock", Path: "/run/b.sock"},
 	}, listening)
 	require.Equal(t, Listen{
-		Position:  Position{"t.toml", 29, 3},
+		Position:  Position{"t.toml", 31, 3},
 		Address:   listening[4],
 		Backlog:   10,
 		ReusePort: true,
@@ -179,7 +185,7 @@ smtp_replies = { unavailable = "a", limit = "b", shutdown = "c", pregreet = "d" 
 	require.False(t, s.NextUpstream)
 	require.Zero(t, s.NextUpstreamTries)
 	require.Zero(t, s.NextUpstreamTimeout)
-	require.Equal(t, &Bind{"::1", 2000}, s.Bind)
+	require.Equal(t, &Bind{Host: "::1", Port: 2000}, s.Bind)
 	require.False(t, s.HalfClose)
 	require.Zero(t, s.SocketKeepalive)
 	require.Equal(t, 32<<10, s.BufferSize)
@@ -225,6 +231,7 @@ proxy_pass = "unix:/run/a"
 		Name:     "MX.example.org:25",
 		Implicit: true,
 		Method:   "round_robin",
+		Check:    Check{Position: at},
 		Servers: []UpstreamServer{{
 			Position:    at,
 			Address:     Address{Text: "MX.example.org:25", Host: "mx.example.org", Port: 25},

@@ -10,13 +10,15 @@ import (
 
 // validate finds what no single line can show wrong: names given twice, empty
 // groups, addresses in each other's way. It is for every syntax alike. It also
-// ties each proxy_pass to its upstream, and makes one for a plain address.
+// ties each proxy_pass to its upstream, makes one for a plain address, and
+// decides which groups are checked (check.go).
 //
 // Values that a reader has refused already are zero, and pass.
 func validate(c *Config) Problems {
 	v := validator{cfg: c}
 	v.upstreams()
 	v.proxyPasses()
+	v.checks()
 	v.listens()
 	v.clients()
 	return v.problems
@@ -108,7 +110,8 @@ func (v *validator) proxyPasses() {
 }
 
 // implicitUpstream is the group of a proxy_pass that names an address. Its
-// parameters are nginx's own defaults (ngx_stream_upstream_init_round_robin).
+// parameters are nginx's own defaults (ngx_stream_upstream_init_round_robin),
+// without slow start, max_pending and check, which it does not have.
 func implicitUpstream(a Address, at Position) Upstream {
 	return Upstream{
 		Position: at,
