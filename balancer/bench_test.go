@@ -21,7 +21,7 @@ func uniform(n int) *upstream.Group {
 func attempt(g *upstream.Group, turn *upstream.Turn) {
 	g.Begin(turn)
 	p := g.Next(turn, 100)
-	p.Connected()
+	p.Connected(100)
 	p.Release(turn, upstream.OutcomeOK, 100)
 }
 

@@ -63,7 +63,7 @@ func session(g *upstream.Group, now int64, dead string) string {
 		name := string(rune('a' + index(p)))
 		tried.WriteString(name)
 		if !strings.Contains(dead, name) {
-			p.Connected()
+			p.Connected(now)
 			p.Release(&turn, upstream.OutcomeOK, now)
 			return tried.String()
 		}

@@ -137,7 +137,7 @@ func TestRandomLife(t *testing.T) {
 				if len(live) == 0 {
 					t.Skip()
 				}
-				rapid.SampledFrom(live).Draw(t, "session").peer.Connected()
+				rapid.SampledFrom(live).Draw(t, "session").peer.Connected(now)
 			},
 			"release": func(t *rapid.T) {
 				if len(live) == 0 {
@@ -206,7 +206,7 @@ func TestConcurrentSessionsAndReloads(t *testing.T) {
 				}
 				runtime.Gosched() // connecting: let others have the group meanwhile
 				if i%7 != 0 {
-					p.Connected()
+					p.Connected(now)
 					p.Release(&turn, upstream.OutcomeOK, now)
 					continue
 				}

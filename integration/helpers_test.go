@@ -31,9 +31,15 @@ const verbose = "error_log = { path = 'stderr', level = 'info' }\n"
 // workers says how many event loops there are.
 func workers(n int) string { return fmt.Sprintf("worker_processes = %d\n", n) }
 
-// upstream is a group of servers; see server.
+// upstream is a group of servers, see server, that nobody probes: they have the
+// sessions of the test alone, and fail by these.
 func upstream(name string, servers ...string) string {
-	return fmt.Sprintf("[[upstream]]\nname = %q\nservers = [\n  %s,\n]\n", name, strings.Join(servers, ",\n  "))
+	return checkedUpstream(name, "check = false", servers...)
+}
+
+// checkedUpstream is a group with a line for its check, or "" for the default.
+func checkedUpstream(name, check string, servers ...string) string {
+	return fmt.Sprintf("[[upstream]]\nname = %q\n%s\nservers = [\n  %s,\n]\n", name, check, strings.Join(servers, ",\n  "))
 }
 
 // server is one server of a group, with parameters such as "weight = 5".

@@ -43,7 +43,7 @@ func TestHostNames(t *testing.T) {
 	nobody := d.launch(t).Start(t, config("gw.example.test", "nosuch.example.test"))
 	require.Equal(t, 1, nobody.Exit(patience))
 	require.Contains(t, nobody.Log(), nobody.ConfigPath()+
-		`:6:3: host not found in upstream "nosuch.example.test:`+port+`": no such host: check the spelling, DNS or /etc/hosts`)
+		`:7:3: host not found in upstream "nosuch.example.test:`+port+`": no such host: check the spelling, DNS or /etc/hosts`)
 
 	p := d.launch(t).Start(t, config("gw.example.test"))
 	p.Ready()

@@ -14,6 +14,8 @@ type Server struct {
 	MaxConns    int   // 0: no limit
 	MaxFails    int   // 0: failures never take it out
 	FailTimeout int64 // seconds
+	SlowStart   int64 // seconds from a recovery to the full share; 0: at once
+	MaxPending  int   // connects under way while it recovers or is in doubt; 0: no limit
 	Backup      bool
 	Down        bool
 }
@@ -23,6 +25,18 @@ type Config struct {
 	Name    string
 	Method  func() Method // called once for the primaries and once for the backups
 	Servers []Server      // a host name with several addresses is several servers
+	Checked bool          // servers are probed: somebody calls Peer.Probed
+
+	// DefaultDown has a new server begin as StateUnhealthy, if Checked.
+	DefaultDown bool
+
+	// OnChange is told of every change of a server's state, in their order. It
+	// is called with the group locked: it must neither block nor use the group.
+	OnChange func(Change)
+
+	// Probe asks for a probe of a server at once, if Checked: sessions have met
+	// with trouble there, or find all servers out. The same holds for it.
+	Probe func(*Peer)
 }
 
 // Group is a named group of servers, the upstream{} of nginx.
@@ -30,11 +44,16 @@ type Group struct {
 	name  string
 	tries atomic.Int64 // servers that are not down, primary and backup
 
-	mu      sync.Mutex // protects below, and the slot of every peer
-	primary tier
-	backup  tier
-	single  bool    // exactly one primary, down or not, and no backup
-	retired []*Peer // removed from the configuration, but still held by sessions
+	mu       sync.Mutex // protects below, and the slot of every peer
+	primary  tier
+	backup   tier
+	single   bool    // exactly one primary, down or not, and no backup
+	retired  []*Peer // removed from the configuration, but still held by sessions
+	checked  bool
+	least    fitness // of the servers that a session may be given
+	onChange func(Change)
+	askProbe func(*Peer)
+	asked    int64 // when all servers were last to be probed; see resort
 }
 
 // tier is the primary or the backup servers of a group. Its slots do not move
@@ -71,6 +90,10 @@ func (g *Group) Update(c Config) {
 
 	primary := tier{method: c.Method()}
 	backup := tier{method: c.Method()}
+	least := fit
+	if c.Checked {
+		least = doubtful
+	}
 	nth := make(map[Addr]int, len(c.Servers))
 	tries := 0
 	for _, sc := range c.Servers {
@@ -79,12 +102,28 @@ func (g *Group) Update(c Config) {
 		p := known[k]
 		if p == nil {
 			p = &Peer{group: g, key: k, name: sc.Addr.String()}
-			p.slot = &Slot{peer: p}
+			p.slot = newSlot(p)
+			switch {
+			case c.Checked && c.DefaultDown:
+				p.slot.health = StateUnhealthy
+			case c.Checked && len(before) > 0:
+				p.slot.health = StateChecking // the others have a past that speaks for them
+			}
 		}
 		delete(known, k)
 		p.server = sc.Name
 		s := *p.slot
+		wasDown := s.down
 		s.configure(sc)
+		switch {
+		case !c.Checked && s.health != StateUnavail:
+			s.health = StateUp // nobody would find out
+		case c.Checked && wasDown && !s.down:
+			s.health = StateChecking // nothing was found out meanwhile
+		}
+		if s.slowStart > 0 {
+			least = max(least, warming)
+		}
 		if sc.Backup {
 			backup.slots = append(backup.slots, s)
 		} else {
@@ -111,6 +150,8 @@ func (g *Group) Update(c Config) {
 	backup.replace(&g.backup)
 	g.primary, g.backup = primary, backup
 	g.single = len(primary.slots) == 1 && len(backup.slots) == 0
+	g.checked, g.least, g.onChange = c.Checked, least, c.OnChange
+	g.askProbe = c.Probe
 	g.tries.Store(int64(tries))
 }
 
@@ -152,57 +193,55 @@ func (g *Group) Begin(t *Turn) {
 // Next picks a server for the session and counts the session as one of its
 // connections. A session tries no server twice. When no primary may be had,
 // because it was tried, has failed, is full or down, the session goes over to
-// the backups and stays with them. Nil means no live upstreams; nothing is
-// reset by that.
+// the backups and stays with them. Nil means no live upstreams, or if
+// Turn.MustWait, none for the moment; nothing is reset by that.
 //
-// See ngx_stream_upstream_get_round_robin_peer.
+// See ngx_stream_upstream_get_round_robin_peer. Where servers are checked or
+// start slowly, those in doubt or warming are left for last, backups included.
 func (g *Group) Next(t *Turn, now int64) *Peer {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 
-	var s *Slot
-	if !t.backup {
-		s = g.pickPrimary(t, now)
-	}
-	if s == nil && len(g.backup.slots) > 0 {
-		t.backup = true
-		s = g.backup.pick(t, now)
-	}
+	t.wait = false
+	s := g.choose(t, now)
 	if s == nil {
 		return nil
 	}
+	t.wait = false
 	t.remember(s.peer)
 	return s.peer
 }
 
-// pickPrimary lets the only server of a group pass whatever its failures; its
-// weights and windows stay untouched.
-func (g *Group) pickPrimary(t *Turn, now int64) *Slot {
-	if !g.single {
-		return g.primary.pick(t, now)
+func (g *Group) choose(t *Turn, now int64) *Slot {
+	for least := fit; least <= g.least; least++ {
+		if !t.backup || least > fit {
+			if s := g.pickPrimary(t, least, now); s != nil {
+				return s
+			}
+		}
+		if len(g.backup.slots) > 0 {
+			t.backup = true
+			if s := g.pick(&g.backup, t, least, now); s != nil {
+				return s
+			}
+		}
+	}
+	return g.resort(t, now)
+}
+
+// pickPrimary lets the only server of a group without checks pass whatever its
+// failures; its weights and windows stay untouched.
+func (g *Group) pickPrimary(t *Turn, least fitness, now int64) *Slot {
+	if !g.single || g.checked {
+		return g.pick(&g.primary, t, least, now)
 	}
 	s := &g.primary.slots[0]
-	s.Eligible = !s.down && !s.full()
+	s.Eligible = g.fitness(s, now) == fit
 	t.exclude()
 	if !s.Eligible {
 		return nil
 	}
 	s.Conns++
-	return s
-}
-
-func (tr *tier) pick(t *Turn, now int64) *Slot {
-	for i := range tr.slots {
-		s := &tr.slots[i]
-		s.Eligible = !s.down && !s.full() && !s.unavailable(now)
-	}
-	t.exclude()
-	i := tr.method.Pick(tr.slots)
-	if i < 0 {
-		return nil
-	}
-	s := &tr.slots[i]
-	s.take(now)
 	return s
 }
 

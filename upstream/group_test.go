@@ -1,6 +1,7 @@
 package upstream_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -98,7 +99,7 @@ func TestWindowAndProbe(t *testing.T) {
 	t.Parallel()
 	g := upstream.NewGroup(config(server("a"), server("b")))
 	turn, p := pick(g, 100)
-	require.True(t, p.Release(turn, upstream.OutcomeRefused, 100))
+	p.Release(turn, upstream.OutcomeRefused, 100)
 	require.Equal(t, 1, turn.Left())
 
 	for now := int64(100); now <= 110; now++ {
@@ -113,7 +114,7 @@ func TestWindowAndProbe(t *testing.T) {
 	_, p = pick(g, 121)
 	require.Equal(t, "b", name(p))
 
-	probe.Connected()
+	probe.Connected(121)
 	require.Zero(t, status(t, g, "a", 121).Fails)
 	_, p = pick(g, 121)
 	require.Equal(t, "a", name(p))
@@ -127,32 +128,46 @@ func TestFailuresAddUpWithinTheWindow(t *testing.T) {
 	t.Parallel()
 	a := with(server("a"), func(s *upstream.Server) { s.MaxFails = 3 })
 	g := upstream.NewGroup(config(a, server("b")))
-	for i, want := range []bool{false, false, true} {
+	for i := range 3 {
 		now := 100 + 5*int64(i)
 		turn, good := pick(g, now)
 		require.Equal(t, "a", name(good))
 		bad, p := pick(g, now)
-		require.Equal(t, want, p.Release(bad, upstream.OutcomeConnectTimeout, now+1))
-		good.Connected()
+		p.Release(bad, upstream.OutcomeConnectTimeout, now+1)
+		good.Connected(now + 1)
 		good.Release(turn, upstream.OutcomeOK, now+4)
-		require.Equal(t, i+1, status(t, g, "a", now+4).Fails)
+		s := status(t, g, "a", now+4)
+		require.Equal(t, i+1, s.Fails)
+		require.Equal(t, i == 2, s.State == upstream.StateUnavail)
 	}
 	require.Equal(t, upstream.StateUnavail, status(t, g, "a", 114).State)
 }
 
-// Each failure of a server that is out puts it out anew and says so, as the
-// sessions that were connecting when it went out fail one by one.
+// Each failure of a server that is out puts it out anew, as the sessions that
+// were connecting when it went out fail one by one; but that it is out is told
+// once, and so is its return.
 //
-// Fails if only the failure that reaches max_fails is reported.
-func TestDisabledIsReportedForEveryFailure(t *testing.T) {
+// Fails if every failure past max_fails is told, or the return is not.
+func TestChangesAreToldOnce(t *testing.T) {
 	t.Parallel()
-	g := upstream.NewGroup(config(server("a"), server("b")))
+	c := config(server("a"), server("b"))
+	var changes []string
+	c.OnChange = func(x upstream.Change) {
+		changes = append(changes, fmt.Sprintf("%s %s-%s: %s", name(x.Peer), x.From, x.To, x.Why))
+	}
+	g := upstream.NewGroup(c)
 	t1, p1 := pick(g, 100)
 	t2, p2 := pick(g, 100)
-	require.True(t, p1.Release(t1, upstream.OutcomeRefused, 100))
-	require.True(t, p2.Release(t2, upstream.OutcomeRefused, 105))
+	p1.Release(t1, upstream.OutcomeRefused, 100)
+	p2.Release(t2, upstream.OutcomeRefused, 105)
 	require.Equal(t, upstream.StateUnavail, status(t, g, "a", 115).State)
 	require.Equal(t, upstream.StateUp, status(t, g, "a", 116).State)
+	require.Equal(t, []string{"a up-unavail: refused"}, changes)
+	_, p := pick(g, 116)
+	require.Equal(t, "a", name(p))
+	p.Connected(117)
+	require.Equal(t, "a unavail-up: a session was connected", changes[1])
+	require.Len(t, changes, 2)
 }
 
 // Fails if Release does not refuse what was not picked: the count would go
@@ -180,12 +195,16 @@ func TestSnapshot(t *testing.T) {
 	pick(g, 100)
 
 	want := []upstream.Status{
-		{Name: "a", Addr: a.Addr, State: upstream.StateFull, Weight: 1, Effective: 1, Conns: 1},
-		{Name: "b", Addr: b.Addr, State: upstream.StateUp, Weight: 6, Effective: 4, Conns: 1, Fails: 1},
-		{Name: "c", Addr: c.Addr, State: upstream.StateDown, Weight: 1, Effective: 1},
-		{Name: "d", Addr: d.Addr, Backup: true, State: upstream.StateUp, Weight: 1, Effective: 1},
+		{Name: "a", Addr: a.Addr, State: upstream.StateFull, Since: -1, Weight: 1, Effective: 1, Conns: 1},
+		{Name: "b", Addr: b.Addr, State: upstream.StateUp, Since: -1, Weight: 6, Effective: 4, Conns: 1, Fails: 1},
+		{Name: "c", Addr: c.Addr, State: upstream.StateDown, Since: -1, Weight: 1, Effective: 1},
+		{Name: "d", Addr: d.Addr, Backup: true, State: upstream.StateUp, Since: -1, Weight: 1, Effective: 1},
 	}
-	require.Equal(t, want, g.Snapshot(100))
+	got := g.Snapshot(100)
+	for i := range got {
+		got[i].Peer = nil
+	}
+	require.Equal(t, want, got)
 	require.Equal(t, "mail", p.Group())
 	require.Equal(t, "192.0.2.1:10098", p.Name())
 }

@@ -28,26 +28,44 @@ func (p *Peer) Name() string { return p.name }
 // Group returns the name of the peer's group.
 func (p *Peer) Group() string { return p.group.name }
 
-// Connected notes that a connection is made (nginx's NOTIFY_CONNECT): a server
-// that was out is back from here on, not only when the session ends.
-func (p *Peer) Connected() {
+// Established notes that the connection to the peer, which Next has picked, is
+// made, whatever may come of it.
+func (p *Peer) Established(t *Turn) {
+	if t.pending == nil {
+		return // as most are: nothing to lock for
+	}
 	p.group.mu.Lock()
 	defer p.group.mu.Unlock()
 
-	p.slot.pass()
+	p.settle(t)
 }
 
-// Release gives back a peer that Next returned, and one try of the turn. It
-// reports whether this was a failure that leaves the server out for
-// fail_timeout: nginx's "upstream server temporarily disabled".
+// settle takes the turn's connect out of the pending ones.
+func (p *Peer) settle(t *Turn) {
+	if t.pending == p {
+		t.pending = nil
+		p.slot.pending--
+	}
+}
+
+// Connected notes that the server works (nginx's NOTIFY_CONNECT): one that was
+// out is back from here on, not only when the session ends.
+func (p *Peer) Connected(now int64) {
+	p.group.mu.Lock()
+	defer p.group.mu.Unlock()
+
+	p.group.pass(p.slot, now)
+}
+
+// Release gives back a peer that Next returned, and one try of the turn.
 //
-// The only server of a group is never out: its failures are forgotten, and the
-// turn has no try left. An ignored outcome leaves all but the session count as
-// it was: if that session was the one to try a failed server again, the next
-// one does so after another fail_timeout.
+// Without a check, the only server of a group is never out: its failures are
+// forgotten, and the turn has no try left. An ignored outcome leaves all but
+// the session count as it was: if that session was the one to try a failed
+// server again, the next one does so after another fail_timeout.
 //
 // See ngx_stream_upstream_free_round_robin_peer.
-func (p *Peer) Release(t *Turn, o Outcome, now int64) (disabled bool) {
+func (p *Peer) Release(t *Turn, o Outcome, now int64) {
 	g := p.group
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -56,31 +74,21 @@ func (p *Peer) Release(t *Turn, o Outcome, now int64) (disabled bool) {
 	if s.Conns == 0 {
 		panic("upstream: BUG: peer " + p.name + " released but not held")
 	}
+	p.settle(t)
 	s.Conns--
 	if s.Conns == 0 && len(g.retired) > 0 {
 		g.forget(p)
 	}
-
-	if g.alone(p) {
-		s.fails = 0
-		t.tries = 0
-		return false
-	}
-	if t.tries > 0 {
+	alone := g.alone(p)
+	if t.tries > 0 && !alone {
 		t.tries--
 	}
-	switch outcomes[o].verdict {
-	case failIfTwo:
-		accuser := accuserOf(t.Client)
-		if accuser.IsValid() && (!s.accuser.IsValid() || s.accuser == accuser) {
-			s.accuser = accuser
-			return false
+	if alone {
+		t.tries = 0
+		if !g.checked {
+			s.fails = 0
+			return
 		}
-		return s.fail(now)
-	case fail:
-		return s.fail(now)
-	case pass:
-		s.pass()
 	}
-	return false
+	g.judge(s, t, o, now)
 }

@@ -19,19 +19,37 @@ type Slot struct {
 	Current   int // smooth round robin's running credit
 	Conns     int // sessions that hold this server, connecting ones included
 
-	// Eligible says that this session may have this server now: it is not
-	// down, not full, not out for its failures, and not tried before.
+	// Eligible says that this session may have this server now: it is fit
+	// enough, and not tried before.
 	Eligible bool
 
 	down        bool
 	maxConns    int   // 0: no limit
+	maxPending  int   // 0: no limit
 	maxFails    int   // 0: failures never take it out
 	failTimeout int64 // seconds
-	fails       int
-	accessed    int64      // when it last failed
-	checked     int64      // when it last failed, or was picked after its window
-	accuser     netip.Addr // the first client, by accuserOf, that failIfTwo has heard since a success
-	peer        *Peer
+	slowStart   int64 // seconds; 0: none
+
+	fails    int
+	accessed int64      // when it last failed
+	checked  int64      // when it last failed, or was picked after its window
+	accuser  netip.Addr // the first client, by accuserOf, that failIfTwo has heard since a success
+
+	health State  // StateUp, or why it is not
+	since  int64  // when that came about; -1: it was always so
+	why    string // and by what
+
+	returned int64 // when it came back, the begin of its slow start; 0: that is over
+	credit   int64 // see admit
+	pending  int   // connects under way that are counted; see crowded
+	greeted  int64 // when a session last found that it works
+	resorted int64 // when it was last tried although out
+	peer     *Peer
+}
+
+// newSlot is that of a server without a past, on a clock that begins at 0.
+func newSlot(p *Peer) *Slot {
+	return &Slot{peer: p, health: StateUp, since: -1, greeted: -doubtAfter, resorted: -resortPeriod}
 }
 
 // configure takes over a server's parameters and leaves its live state, apart
@@ -46,8 +64,10 @@ func (s *Slot) configure(c Server) {
 	s.Weight = weight
 	s.down = c.Down
 	s.maxConns = c.MaxConns
+	s.maxPending = c.MaxPending
 	s.maxFails = c.MaxFails
 	s.failTimeout = c.FailTimeout
+	s.slowStart = c.SlowStart
 }
 
 // full reports that max_conns is reached.
@@ -77,21 +97,21 @@ func (s *Slot) take(now int64) {
 	s.Conns++
 }
 
-// fail counts a failure and reports whether the server is out by it.
-func (s *Slot) fail(now int64) bool {
+// fail counts a failure.
+func (s *Slot) fail(now int64) {
 	s.fails++
 	s.accessed = now
 	s.checked = now
 	if s.maxFails > 0 {
 		s.Effective = max(0, s.Effective-s.Weight/s.maxFails)
 	}
-	return s.failed()
 }
 
 // pass forgets failures, if the server was picked after the window of the last
 // one. Otherwise failures add up, whatever succeeds between them.
-func (s *Slot) pass() {
+func (s *Slot) pass(now int64) {
 	s.accuser = netip.Addr{}
+	s.greeted = now
 	if s.accessed < s.checked {
 		s.fails = 0
 	}

@@ -4,25 +4,40 @@ package upstream
 // where it has one.
 type State string
 
-// The states.
+// The states. Those after StateRemoved are of servers with a check only.
 const (
 	StateUp      State = "up"
 	StateDown    State = "down"    // configured so
 	StateUnavail State = "unavail" // out for its failures
 	StateFull    State = "full"    // has max_conns sessions
 	StateRemoved State = "removed" // not configured any more; its sessions go on
+
+	StateChecking  State = "checking"  // new beside others, and not probed yet
+	StateSuspect   State = "suspect"   // avoided until a probe has told
+	StateBusy      State = "busy"      // out: it answers probes, but takes no mail now
+	StateUnhealthy State = "unhealthy" // out by its probes
 )
 
 // Status is a server at a moment, for logs.
 type Status struct {
+	Peer      *Peer
 	Name      string // as configured
 	Addr      Addr
 	Backup    bool
 	State     State
+	Since     int64  // of the state, in seconds of the group's clock; -1: ever since
+	Why       string // the state came about; "": it never changed
 	Weight    int
 	Effective int
 	Conns     int
 	Fails     int
+}
+
+// Change is a server's passage from one state to another.
+type Change struct {
+	Peer     *Peer
+	From, To State
+	Why      string
 }
 
 // Snapshot returns the status of every server: the primaries, the backups,
@@ -35,11 +50,11 @@ func (g *Group) Snapshot(now int64) []Status {
 	all := make([]Status, 0, len(g.primary.slots)+len(g.backup.slots)+len(g.retired))
 	for i := range g.primary.slots {
 		s := &g.primary.slots[i]
-		all = append(all, s.status(s.state(now, g.single), false))
+		all = append(all, s.status(g.state(s, now), false))
 	}
 	for i := range g.backup.slots {
 		s := &g.backup.slots[i]
-		all = append(all, s.status(s.state(now, false), true))
+		all = append(all, s.status(g.state(s, now), true))
 	}
 	for _, p := range g.retired {
 		all = append(all, p.slot.status(StateRemoved, false))
@@ -47,11 +62,15 @@ func (g *Group) Snapshot(now int64) []Status {
 	return all
 }
 
-func (s *Slot) state(now int64, single bool) State {
+// state is a server's state at a moment. What is configured comes before what
+// was found out; without a check a server is unavailable by the clock.
+func (g *Group) state(s *Slot, now int64) State {
 	switch {
 	case s.down:
 		return StateDown
-	case s.unavailable(now) && !single:
+	case g.checked && s.health != StateUp:
+		return s.health
+	case !g.checked && s.unavailable(now) && !g.single:
 		return StateUnavail
 	case s.full():
 		return StateFull
@@ -61,10 +80,13 @@ func (s *Slot) state(now int64, single bool) State {
 
 func (s *Slot) status(state State, backup bool) Status {
 	return Status{
+		Peer:      s.peer,
 		Name:      s.peer.server,
 		Addr:      s.peer.key.addr,
 		Backup:    backup,
 		State:     state,
+		Since:     s.since,
+		Why:       s.why,
 		Weight:    s.Weight,
 		Effective: s.Effective,
 		Conns:     s.Conns,

@@ -12,10 +12,13 @@ type Turn struct {
 	// the zero Addr. Set after Begin.
 	Client netip.Addr
 
-	tries  int
-	backup bool
-	first  [2]*Peer // tried, in order; nil: none yet
-	rest   []*Peer  // tried after those
+	tries   int
+	backup  bool
+	wait    bool     // see MustWait
+	resorts int      // servers tried that are out
+	pending *Peer    // counts the connect to it among its pending ones
+	first   [2]*Peer // tried, in order; nil: none yet
+	rest    []*Peer  // tried after those
 }
 
 // Left returns how many tries are left, the running one included. When it is 0
@@ -29,6 +32,10 @@ func (t *Turn) Limit(n int) {
 		t.tries = min(t.tries, n)
 	}
 }
+
+// MustWait reports, after Next has found no server, that there is one which is
+// fit, but has enough connects under way: the session should ask again soon.
+func (t *Turn) MustWait() bool { return t.wait }
 
 func (t *Turn) remember(p *Peer) {
 	for i := range t.first {

@@ -85,7 +85,7 @@ func TestTurnAllocations(t *testing.T) {
 			g.Begin(&turn)
 			for range n {
 				p := g.Next(&turn, 100)
-				p.Connected()
+				p.Connected(100)
 				p.Release(&turn, upstream.OutcomeRefused, 100)
 			}
 		}

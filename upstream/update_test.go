@@ -115,7 +115,7 @@ func TestUpdateRetires(t *testing.T) {
 	g.Update(config(c))
 	g.Update(config(a, b))
 	require.Equal(t, upstream.Status{
-		Name: "a", Addr: a.Addr, State: upstream.StateUnavail,
+		Peer: p1, Name: "a", Addr: a.Addr, State: upstream.StateUnavail, Since: 100, Why: "refused",
 		Weight: 1, Effective: 0, Conns: 1, Fails: 1,
 	}, status(t, g, "a", 110))
 	_, p := pick(g, 111)

@@ -36,7 +36,7 @@ const (
 	// OutcomeGarbage says: what the server said first was no SMTP reply.
 	OutcomeGarbage
 	// OutcomeRejected says: a 5xx or a 421 4.7.x, from a server that takes us for
-	// the client: it is about us, or about nobody.
+	// the client: it is about us, or the server is not what it should be.
 	OutcomeRejected
 	// OutcomeClientRejected says: the same, from a server that knows the client.
 	OutcomeClientRejected
@@ -56,31 +56,36 @@ const (
 	// them has met with it: then it may be about that client, and one bad
 	// client must not take a server out.
 	failIfTwo
+	suspect // it may not work: a probe shall tell
 )
 
-// outcomes is the one place where outcomes are judged: as nginx does, to which
-// a connection made is a success whatever becomes of it. It differs where the
-// evidence is not about the server: nginx counts a local error of connect() as
-// the server's failure, and its own other errors as the server's success.
+// outcomes is the one place where outcomes are judged: plain where there is no
+// check, as nginx does, to which a connection made is a success whatever
+// becomes of it. It differs where the evidence is not about the server: nginx
+// counts a local error of connect() as the server's failure, and its own other
+// errors as the server's success.
+//
+// Where there is a check, failures only lead to a probe, so that no client can
+// do more than cause one; what a server says against us can then be looked into.
 var outcomes = [...]struct {
-	name    string
-	verdict verdict
+	name           string
+	plain, checked verdict
 }{
-	OutcomeOK:             {"ok", pass},
-	OutcomeRefused:        {"refused", fail},
-	OutcomeUnreachable:    {"unreachable", fail},
-	OutcomeConnectTimeout: {"connect timeout", fail},
-	OutcomeReset:          {"reset", fail},
-	OutcomeLocalError:     {"local error", ignore},
-	OutcomeClientGone:     {"client gone", ignore},
+	OutcomeOK:             {"ok", pass, pass},
+	OutcomeRefused:        {"refused", fail, fail},
+	OutcomeUnreachable:    {"unreachable", fail, fail},
+	OutcomeConnectTimeout: {"connect timeout", fail, fail},
+	OutcomeReset:          {"reset", fail, fail},
+	OutcomeLocalError:     {"local error", ignore, ignore},
+	OutcomeClientGone:     {"client gone", ignore, ignore},
 
-	OutcomeEmpty:           {"closed before the greeting", failIfTwo},
-	OutcomeGreetingTimeout: {"no greeting", fail},
-	OutcomeBusy:            {"busy", fail},
-	OutcomeGarbage:         {"garbage", fail},
-	OutcomeRejected:        {"rejected", ignore},
-	OutcomeClientRejected:  {"client rejected", ignore},
-	OutcomeUnjudged:        {"unjudged", ignore},
+	OutcomeEmpty:           {"closed before the greeting", failIfTwo, fail},
+	OutcomeGreetingTimeout: {"no greeting", fail, fail},
+	OutcomeBusy:            {"busy", fail, fail},
+	OutcomeGarbage:         {"garbage", fail, fail},
+	OutcomeRejected:        {"rejected", ignore, suspect},
+	OutcomeClientRejected:  {"client rejected", ignore, ignore},
+	OutcomeUnjudged:        {"unjudged", ignore, ignore},
 }
 
 // accuserOf is the part of a client's address that tells one client from

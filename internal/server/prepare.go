@@ -19,6 +19,7 @@ import (
 // plan is a configuration in the terms of the packages that run it.
 type plan struct {
 	groups []upstream.Config
+	checks map[string]checkPlan // of the groups that are checked
 	ports  []portPlan
 	known  map[string][]netip.Addr
 }
@@ -109,7 +110,7 @@ func (s *Server) awaitClosed(o listener.Options) {
 // names resolved.
 func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
 	names := s.resolve(ctx, c)
-	p := &plan{known: names.known}
+	p := &plan{known: names.known, checks: map[string]checkPlan{}}
 	var problems conf.Problems
 	report := func(at conf.Position, format string, args ...any) {
 		problems = append(problems, conf.ParseError{Position: at, Message: fmt.Sprintf(format, args...)})
@@ -120,7 +121,14 @@ func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
 			report(u.Position, "unknown balancing method %q", u.Method)
 			continue
 		}
-		g := upstream.Config{Name: u.Name, Method: method}
+		g := upstream.Config{
+			Name: u.Name, Method: method,
+			Checked: u.Check.On, DefaultDown: u.Check.DefaultDown,
+			OnChange: s.changed, Probe: s.probe,
+		}
+		if u.Check.On {
+			p.checks[u.Name] = checkOf(u)
+		}
 		for _, server := range u.Servers {
 			addrs, err := names.addrs(server.Address)
 			if err != nil {
@@ -135,6 +143,8 @@ func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
 					MaxConns:    server.MaxConns,
 					MaxFails:    server.MaxFails,
 					FailTimeout: int64(server.FailTimeout.Seconds()),
+					SlowStart:   int64(server.SlowStart.Seconds()),
+					MaxPending:  server.MaxPending,
 					Backup:      server.Backup,
 					Down:        server.Down,
 				})

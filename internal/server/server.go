@@ -4,9 +4,12 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
+	"smtplb/healthcheck"
 	"smtplb/internal/stream"
 	"smtplb/listener"
 	"smtplb/upstream"
@@ -24,8 +27,11 @@ type Options struct {
 
 // Server is the running balancer.
 type Server struct {
-	log    *zap.Logger
-	engine *stream.Engine
+	log     *zap.Logger
+	engine  *stream.Engine
+	checker *healthcheck.Checker
+
+	mu sync.Mutex // protects groups and order, for the summary
 
 	// Of the configuration that runs; replaced by Commit.
 	groups map[string]*upstream.Group
@@ -38,6 +44,8 @@ type Server struct {
 
 	// Ports of earlier configurations that may still be draining.
 	closing map[listener.Addr]closingPort
+
+	ended chan struct{}
 }
 
 // closingPort is a port that was removed; closed is closed when its socket is.
@@ -58,7 +66,29 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{log: o.Logger, engine: engine, closing: map[listener.Addr]closingPort{}}, nil
+	s := &Server{
+		log:     o.Logger,
+		engine:  engine,
+		checker: healthcheck.New(o.Logger.Named("healthcheck")),
+		closing: map[listener.Addr]closingPort{},
+		ended:   make(chan struct{}),
+	}
+	go s.report()
+	return s, nil
+}
+
+// report writes the summary now and then, until the server ends.
+func (s *Server) report() {
+	tick := time.NewTicker(summaryPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			s.summarise()
+		case <-s.ended:
+			return
+		}
+	}
 }
 
 // SetMaxSessions changes how many sessions there may be at once.
@@ -115,7 +145,11 @@ func (n *Next) Commit() {
 			s.log.Info("listener removed, serving what it has accepted", zap.Stringer("listen", addr))
 		}
 	}
-	s.groups, s.order, s.ports, s.known = groups, n.plan.order(), ports, n.plan.known
+	s.mu.Lock()
+	s.groups, s.order = groups, n.plan.order()
+	s.mu.Unlock()
+	s.ports, s.known = ports, n.plan.known
+	s.watch(n.plan.checks)
 	s.logServers()
 }
 

@@ -21,7 +21,7 @@ func (w *worker) try(s *session, p *upstream.Peer) {
 	for ; p != nil; p = s.route.Group.Next(&s.turn, w.seconds()) {
 		s.peer, s.last = p, p
 		s.attempt++
-		s.patient = false
+		s.patient, s.doubted = false, false
 		w.stats.Attempts++
 		w.enter(s, stateConnecting)
 		what, errno := w.dial(s)
@@ -35,6 +35,10 @@ func (w *worker) try(s *session, p *upstream.Peer) {
 		if !w.failed(s, outcomeOf(errno), what, errno) {
 			return
 		}
+	}
+	if s.turn.MustWait() && w.timeLeft(s) {
+		w.enter(s, stateStandby)
+		return
 	}
 	w.complain(s, "no live upstreams", zap.String("upstream", s.route.Group.Name()))
 	w.turnAway(s, ReplyUnavailable, causeNoServer)
@@ -164,6 +168,7 @@ func (w *worker) clientLeft(s *session, reset bool) {
 // connected goes on to the greeting, or to relaying if there is no gate.
 func (w *worker) connected(s *session) {
 	s.server.writable = true
+	s.peer.Established(&s.turn)
 	if !w.writeHeader(s) {
 		w.attemptFailed(s, s.judge(upstream.OutcomeReset), "send PROXY header", unix.ECONNRESET)
 		return
@@ -180,7 +185,7 @@ func (w *worker) connected(s *session) {
 func (w *worker) commit(s *session, o upstream.Outcome) {
 	s.outcome = o
 	if o == upstream.OutcomeOK {
-		s.peer.Connected()
+		s.peer.Connected(w.seconds())
 	}
 	w.enter(s, stateRelaying)
 	w.relay(s)
@@ -210,17 +215,20 @@ func (w *worker) failed(s *session, o upstream.Outcome, what string, errno sysca
 // mayGoOn reports whether the route allows the session a further server.
 func (w *worker) mayGoOn(s *session) bool {
 	r := s.route
-	return r.NextUpstream && (r.NextTimeout == 0 || w.loop.Now()-s.started < r.NextTimeout.Milliseconds())
+	return r.NextUpstream && w.timeLeft(s)
+}
+
+// timeLeft reports whether the session may go on looking for a server.
+func (w *worker) timeLeft(s *session) bool {
+	limit := s.route.NextTimeout.Milliseconds()
+	return limit == 0 || w.loop.Now()-s.started < limit
 }
 
 // release gives the session's peer back with the outcome.
 func (w *worker) release(s *session, o upstream.Outcome) {
 	p := s.peer
 	s.peer = nil
-	if p.Release(&s.turn, o, w.seconds()) {
-		w.log.Warn("upstream server temporarily disabled",
-			zap.String("upstream", p.Group()), zap.String("peer", p.Name()))
-	}
+	p.Release(&s.turn, o, w.seconds())
 }
 
 // judge corrects the outcome of a connect whose error comes after it was made:

@@ -138,7 +138,7 @@ func (w *worker) noGreeting(s *session) {
 		return
 	}
 	next := w.another(s)
-	if next == nil {
+	if next == nil && !s.turn.MustWait() {
 		s.patient = true
 		w.loop.Timers.Arm(s.index, w.deadline(s))
 		return
@@ -155,12 +155,12 @@ func (w *worker) passOver(s *session, o upstream.Outcome, why string, said []byt
 	w.complain(s, why, w.about(s, said)...)
 	next := w.another(s)
 	refusal := o == upstream.OutcomeBusy || o == upstream.OutcomeRejected
-	if next == nil && refusal {
+	if next == nil && refusal && !s.turn.MustWait() {
 		w.commit(s, o)
 		return
 	}
 	w.giveUp(s, o, refusal)
-	if next == nil {
+	if next == nil && !s.turn.MustWait() {
 		w.turnAway(s, ReplyUnavailable, causeNoGreeting)
 		return
 	}

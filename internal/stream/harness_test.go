@@ -70,6 +70,7 @@ type plan struct {
 	listen  string
 	servers []upstream.Server
 	prepare func(*worker) // runs on every loop before the first session
+	checked bool          // somebody probes the servers
 	noise   bool          // panics and spins are what the test wants
 }
 
@@ -109,7 +110,7 @@ func newRig(t testing.TB, servers []string, options ...func(*plan)) *rig {
 		option(&p)
 	}
 	method, _ := balancer.Lookup("round_robin")
-	p.Group = upstream.NewGroup(upstream.Config{Name: "test", Method: method, Servers: p.servers})
+	p.Group = upstream.NewGroup(upstream.Config{Name: "test", Method: method, Servers: p.servers, Checked: p.checked})
 
 	engine, err := New(p.Options)
 	require.NoError(t, err)

@@ -18,6 +18,7 @@ type state uint8
 const (
 	stateFree       state = iota
 	stateHeader           // the proxy in front has not said yet who the client is
+	stateStandby          // every server that is fit has enough connects under way
 	stateConnecting       // a connect is under way
 	stateGreeting         // connected; the server has not greeted yet
 	stateRelaying         // bytes flow
@@ -73,7 +74,12 @@ const (
 	// reset, which would destroy what the peer has not read yet (RFC 2525
 	// section 2.17).
 	lingerTimeout = 5_000
-	lingerBytes   = 256 << 10
+	// standbyPeriod is how long a session on standby waits to ask for a server
+	// once more.
+	standbyPeriod = 200
+	// doubtAfter is for how long a greeting is awaited until the group is told.
+	doubtAfter  = 5_000
+	lingerBytes = 256 << 10
 )
 
 // end is one side of a session: a descriptor and what is known of it.
@@ -138,6 +144,7 @@ type session struct {
 	accounted  bool // account was called
 	kept       bool // keepAlive was called
 	patient    bool // no other server is left: this one may take all the time there is
+	doubted    bool // the group was told that this server's greeting is awaited for long
 
 	outcome upstream.Outcome // what to report when the peer is released
 	barren  uint16           // events without progress since barrenAt; see spins
@@ -260,6 +267,8 @@ func (w *worker) event(s *session, kind reactor.Kind, events uint32) {
 	switch s.state {
 	case stateHeader:
 		w.readHeader(s)
+	case stateStandby:
+		w.waiting(s)
 	case stateConnecting:
 		if kind == kindServer {
 			w.connecting(s, events)
@@ -286,6 +295,10 @@ func (w *worker) expired(s *session) {
 	if s.state == stateRelaying {
 		w.keepAlive(s)
 	}
+	if s.state == stateGreeting && !s.doubted && w.loop.Now()-s.active >= w.doubtAfter {
+		s.doubted = true
+		s.peer.Waited(w.seconds())
+	}
 	at := w.deadline(s)
 	if at > w.loop.Now() {
 		w.loop.Timers.Arm(s.index, at)
@@ -294,6 +307,8 @@ func (w *worker) expired(s *session) {
 	switch s.state {
 	case stateHeader:
 		w.badHeader(s, "no PROXY protocol header in time")
+	case stateStandby:
+		w.connect(s)
 	case stateConnecting:
 		o := upstream.OutcomeConnectTimeout
 		if w.loop.Now()-s.active < s.route.ConnectTimeout.Milliseconds() {
@@ -316,13 +331,19 @@ func (w *worker) deadline(s *session) int64 {
 	switch s.state {
 	case stateHeader:
 		return s.started + w.headerTimeout
+	case stateStandby:
+		return w.within(s, s.active+standbyPeriod)
 	case stateConnecting:
 		return w.within(s, s.active+s.route.ConnectTimeout.Milliseconds())
 	case stateGreeting:
+		limit := s.route.Gate.Timeout.Milliseconds()
 		if s.patient {
-			return w.within(s, s.active+s.route.Timeout.Milliseconds())
+			limit = s.route.Timeout.Milliseconds()
 		}
-		return w.within(s, s.active+s.route.Gate.Timeout.Milliseconds())
+		if !s.doubted {
+			limit = min(limit, w.doubtAfter)
+		}
+		return w.within(s, s.active+limit)
 	case stateRelaying:
 		limit := s.route.Timeout.Milliseconds()
 		if s.down.eof {

@@ -140,6 +140,13 @@ func (l *Link) Listen(port int) (net.Listener, error) {
 // starts. f must not block: all of Dial, Listen and Do wait for it.
 func (l *Link) Do(f func() error) error { return l.ns.do(f) }
 
+// Cut interrupts the link, or mends it: while it is cut, every packet that sets
+// out is dropped, as by a firewall or a pulled cable. Nobody is told.
+func (l *Link) Cut(cut bool) {
+	l.toFar.cut.Store(cut)
+	l.toNear.cut.Store(cut)
+}
+
 // Stats returns what has crossed the link so far in each direction.
 func (l *Link) Stats() (toFar, toNear Stats) { return l.toFar.stats(), l.toNear.stats() }
 

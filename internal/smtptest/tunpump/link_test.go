@@ -143,6 +143,34 @@ func TestNothingCrossesWhenAllIsLost(t *testing.T) {
 	require.Equal(t, toNear.Sent, toNear.Dropped)
 }
 
+// Fails when Cut leaves one direction open, and when it does not mend.
+func TestCut(t *testing.T) {
+	t.Parallel()
+	l := New(t, Config{})
+	client, server := connect(t, l)
+	pingPong(t, client, server, 1)
+
+	l.Cut(true)
+	for _, c := range []net.Conn{client, server} {
+		_, err := c.Write([]byte{2})
+		require.NoError(t, err, "the kernel takes it, and nobody tells")
+	}
+	for _, c := range []net.Conn{client, server} {
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
+		_, err := c.Read(make([]byte, 1))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	}
+
+	l.Cut(false)
+	for _, c := range []net.Conn{client, server} {
+		require.NoError(t, c.SetReadDeadline(time.Now().Add(20*time.Second)))
+		got := make([]byte, 1)
+		_, err := io.ReadFull(c, got)
+		require.NoError(t, err)
+		require.Equal(t, []byte{2}, got, "sent again")
+	}
+}
+
 // Fails when exchange leaves the near side's socket in place: the near side has
 // no such address.
 func TestListenOnFarSide(t *testing.T) {

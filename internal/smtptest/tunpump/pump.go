@@ -19,6 +19,7 @@ type pump struct {
 	dice  *rand.Rand // receive's own
 
 	sent, dropped atomic.Int64
+	cut           atomic.Bool // drop all
 
 	pool sync.Pool // of *packet
 
@@ -65,7 +66,7 @@ func (p *pump) receive() {
 			continue
 		}
 		p.sent.Add(1)
-		if p.loss > 0 && p.dice.Float64() < p.loss {
+		if p.cut.Load() || p.loss > 0 && p.dice.Float64() < p.loss {
 			p.dropped.Add(1)
 			p.pool.Put(k)
 			continue

@@ -1,0 +1,164 @@
+package server
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"smtplb/conf"
+	"smtplb/healthcheck"
+	"smtplb/upstream"
+)
+
+// Here the two who know of a server's health meet: package healthcheck, which
+// asks the servers, and package upstream, which hears what sessions meet with.
+
+// summaryPeriod is how often the log tells which servers are not up.
+const summaryPeriod = time.Minute
+
+// watcher takes what the probes of a peer find out to its group. By comparison
+// it is the same over reloads, as the peer is.
+type watcher struct {
+	server *Server
+	peer   *upstream.Peer
+}
+
+// Probed implements healthcheck.Reporter.
+func (w watcher) Probed(r healthcheck.Result) (waiting bool) {
+	return w.peer.Probed(upstream.Probe{Good: r.Good, State: probeStates[r.State], Why: r.Why}, w.server.engine.Seconds())
+}
+
+var probeStates = map[healthcheck.State]upstream.State{
+	healthcheck.Up:   upstream.StateUp,
+	healthcheck.Busy: upstream.StateBusy,
+	healthcheck.Down: upstream.StateUnhealthy,
+}
+
+// changed logs a server's change. It is called with the group locked.
+func (s *Server) changed(c upstream.Change) {
+	message, write := "server state", s.log.Warn
+	switch c.To {
+	case upstream.StateUnavail:
+		message = "upstream server temporarily disabled"
+	case upstream.StateUp, upstream.StateSuspect:
+		write = s.log.Info
+	}
+	write(message,
+		zap.String("upstream", c.Peer.Group()),
+		zap.String("peer", c.Peer.Name()),
+		zap.String("from", string(c.From)),
+		zap.String("to", string(c.To)),
+		zap.String("why", c.Why))
+}
+
+// probe has a server probed now. It is called with the group locked.
+func (s *Server) probe(p *upstream.Peer) { s.checker.ProbeNow(watcher{s, p}) }
+
+// watch has the servers of the running configuration probed from now on, those
+// that were before as they were.
+func (s *Server) watch(checks map[string]checkPlan) {
+	var targets []healthcheck.Target
+	for _, name := range s.order {
+		check, ok := checks[name]
+		if !ok {
+			continue
+		}
+		for _, st := range s.groups[name].Snapshot(s.engine.Seconds()) {
+			if st.State == upstream.StateDown || st.State == upstream.StateRemoved {
+				continue
+			}
+			t := check.target
+			t.Name = st.Addr.String()
+			t.Settings.Network, t.Settings.Address = probed(st.Addr, check.port)
+			t.Reporter = watcher{s, st.Peer}
+			targets = append(targets, t)
+		}
+	}
+	s.checker.Update(targets)
+}
+
+// probed is where a server is probed: at the port given, or else its own.
+func probed(a upstream.Addr, port uint16) (network, address string) {
+	if a.Path != "" {
+		return "unix", a.Path
+	}
+	return "tcp", netip.AddrPortFrom(a.TCP.Addr(), cmp.Or(port, a.TCP.Port())).String()
+}
+
+// checkPlan is what all targets of an upstream have in common, and the port to
+// probe, or 0.
+type checkPlan struct {
+	target healthcheck.Target
+	port   uint16
+}
+
+func checkOf(u conf.Upstream) checkPlan {
+	c := u.Check
+	helo := c.Helo
+	if helo == "" {
+		helo, _ = os.Hostname()
+	}
+	return checkPlan{port: c.Port, target: healthcheck.Target{
+		Settings: healthcheck.Settings{
+			SMTP:        c.Type == "smtp",
+			Timeout:     c.Timeout,
+			Header:      probeHeaders[c.ProxyProtocol],
+			TLS:         probeTLS[c.TLS],
+			CertWarning: c.CertWarning,
+			Verb:        probeVerbs[c.Verb],
+			Helo:        cmp.Or(helo, "localhost"),
+			MailFrom:    c.MailFrom,
+			RcptTo:      c.RcptTo,
+		},
+		Upstream:     u.Name,
+		Interval:     c.Interval,
+		DownInterval: c.DownInterval,
+		Rise:         c.Rise,
+		Fall:         c.Fall,
+		DefaultDown:  c.DefaultDown,
+	}}
+}
+
+var (
+	probeHeaders = map[string]healthcheck.HeaderVersion{"off": healthcheck.NoHeader, "v1": healthcheck.V1, "v2": healthcheck.V2}
+	probeTLS     = map[string]healthcheck.TLS{"off": healthcheck.NoTLS, "on": healthcheck.ImplicitTLS, "starttls": healthcheck.StartTLS}
+	probeVerbs   = map[string]healthcheck.Verb{"ehlo": healthcheck.EHLO, "helo": healthcheck.HELO, "lhlo": healthcheck.LHLO}
+)
+
+// summaryLimit is how many servers a summary names.
+const summaryLimit = 20
+
+// summarise writes one line about the servers that are not up, if there are
+// any. Those that are configured to be down are no news.
+func (s *Server) summarise() {
+	var names []string
+	n := 0
+	now := s.engine.Seconds()
+	s.mu.Lock()
+	groups, order := s.groups, s.order
+	s.mu.Unlock()
+	for _, name := range order {
+		for _, st := range groups[name].Snapshot(now) {
+			switch st.State {
+			case upstream.StateUp, upstream.StateDown, upstream.StateFull, upstream.StateRemoved:
+				continue
+			}
+			if n++; n > summaryLimit {
+				continue
+			}
+			line := fmt.Sprintf("%s in %s: %s", st.Addr, name, st.State)
+			if st.Since >= 0 {
+				line += fmt.Sprintf(" for %s (%s)", time.Duration(now-st.Since)*time.Second, st.Why)
+			}
+			names = append(names, line)
+		}
+	}
+	if n > 0 {
+		s.log.Warn("servers not up", zap.Int("count", n), zap.String("servers", strings.Join(names, "; ")))
+	}
+}

@@ -1,0 +1,385 @@
+package upstream_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"smtplb/balancer"
+	"smtplb/upstream"
+)
+
+// checked is the config of a group whose servers are probed, of three failures
+// each, and where its changes go: "a up-suspect".
+func checked(changes *[]string, servers ...upstream.Server) upstream.Config {
+	for i := range servers {
+		servers[i].MaxFails = 3
+	}
+	c := config(servers...)
+	c.Checked = true
+	c.OnChange = func(x upstream.Change) {
+		*changes = append(*changes, fmt.Sprintf("%s %s-%s", name(x.Peer), x.From, x.To))
+	}
+	return c
+}
+
+// fails makes sessions meet with the outcome at the server called want, n times.
+func fails(t *testing.T, g *upstream.Group, want string, n int, o upstream.Outcome, now int64) {
+	t.Helper()
+	for range n {
+		turn, p := pick(g, now)
+		require.Equal(t, want, name(p))
+		p.Release(turn, o, now)
+	}
+}
+
+// peer returns the server called name.
+func peer(t *testing.T, g *upstream.Group, name string) *upstream.Peer {
+	t.Helper()
+	return status(t, g, name, 0).Peer
+}
+
+var (
+	good    = upstream.Probe{Good: true, State: upstream.StateUp, Why: "250 a"}
+	bad     = upstream.Probe{State: upstream.StateUp, Why: "connect: refused"}
+	fallen  = upstream.Probe{State: upstream.StateUnhealthy, Why: "connect: refused"}
+	tooBusy = upstream.Probe{State: upstream.StateBusy, Why: "greeting: 421 4.3.2 busy"}
+	rising  = upstream.Probe{Good: true, State: upstream.StateUnhealthy, Why: "250 a"}
+)
+
+// What becomes of the first of two servers by what sessions and probes find
+// out, step by step: each names the changes it makes, and whether a further
+// probe is waited for.
+//
+// Fails, in the row named, if failures take a checked server out unconfirmed
+// (blip, confirmed), if a probe brings a quarantined server back before
+// fail_timeout (confirmed), if a bad probe out of the blue raises suspicion
+// (alternating), if the check's word does not count in every state (fallen),
+// and if a good probe forgives nothing (blip: the fourth failure would be one
+// too many).
+func TestCheckedServer(t *testing.T) {
+	t.Parallel()
+	type step struct {
+		now     int64
+		do      any // an Outcome of one session, a Probe, or "waited"
+		changes string
+		waiting bool
+	}
+	refused := upstream.OutcomeRefused
+	for name, steps := range map[string][]step{
+		"blip": {
+			{100, refused, "", false}, {100, refused, "", false}, {100, refused, "a up-suspect", false},
+			{101, good, "a suspect-up", false},
+			{102, refused, "", false}, {102, refused, "", false}, {102, refused, "a up-suspect", false},
+		},
+		"confirmed": {
+			{100, refused, "", false}, {100, refused, "", false}, {100, refused, "a up-suspect", false},
+			{101, bad, "a suspect-unavail", true},
+			{102, bad, "", true},
+			{111, good, "", true}, {112, good, "a unavail-up", false},
+		},
+		"fallen while suspect": {
+			{100, refused, "", false}, {100, refused, "", false}, {100, refused, "a up-suspect", false},
+			{101, fallen, "a suspect-unhealthy", false},
+			{102, rising, "", false}, {103, good, "a unhealthy-up", false},
+		},
+		"fallen": {
+			{100, fallen, "a up-unhealthy", false}, {101, tooBusy, "a unhealthy-busy", false},
+			{102, fallen, "a busy-unhealthy", false}, {103, good, "a unhealthy-up", false},
+		},
+		"alternating": {
+			{100, bad, "", false}, {101, good, "", false}, {102, bad, "", false}, {103, good, "", false},
+		},
+		"waited": {
+			{100, "waited", "a up-suspect", false}, {101, bad, "", true}, {102, "waited", "", false},
+			{102, good, "a suspect-up", false},
+		},
+		"rejected": {
+			{100, upstream.OutcomeRejected, "a up-suspect", false}, {101, good, "a suspect-up", false},
+		},
+		"at the begin of time": {
+			{0, "waited", "a up-suspect", false}, {0, fallen, "a suspect-unhealthy", false},
+		},
+		"about the client": {
+			{100, upstream.OutcomeClientRejected, "", false}, {100, upstream.OutcomeClientGone, "", false},
+			{100, upstream.OutcomeLocalError, "", false}, {100, upstream.OutcomeUnjudged, "", false},
+		},
+		"greeted meanwhile": {
+			{100, upstream.OutcomeOK, "", false}, {104, "waited", "", false}, {105, "waited", "a up-suspect", false},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var changes []string
+			g := upstream.NewGroup(checked(&changes, server("a"), server("b")))
+			a := peer(t, g, "a")
+			for i, s := range steps {
+				changes = nil
+				waiting := false
+				switch do := s.do.(type) {
+				case upstream.Outcome:
+					fails(t, g, "a", 1, do, s.now)
+				case upstream.Probe:
+					waiting = a.Probed(do, s.now)
+				default:
+					a.Waited(s.now)
+				}
+				require.Equal(t, s.changes, strings.Join(changes, " "), "step %d", i)
+				require.Equal(t, s.waiting, waiting, "step %d", i)
+			}
+		})
+	}
+}
+
+// A checked server has failed whoever says so: a probe will tell.
+//
+// Fails if the exception for one client holds beside a check.
+func TestOneClientMayAccuseACheckedServer(t *testing.T) {
+	t.Parallel()
+	var changes []string
+	g := upstream.NewGroup(checked(&changes, server("a"), server("b")))
+	for range 3 {
+		turn, p := pick(g, 100)
+		turn.Client = netip.MustParseAddr("192.0.2.1")
+		p.Release(turn, upstream.OutcomeEmpty, 100)
+	}
+	require.Equal(t, []string{"a up-suspect"}, changes)
+}
+
+// Who gets a session that fails everywhere, by the states of the servers: the
+// fit ones first, backups included, then the suspects, then at most two that
+// are out.
+//
+// Fails, in the row named, if a suspect is taken before a backup that is up, if
+// those out are tried while another is left, or more than two of them, or the
+// one that failed last before the others, or a busy one after them; and if a
+// single server is spared by its check.
+func TestFittestFirst(t *testing.T) {
+	t.Parallel()
+	a, b, c := server("a"), server("b"), server("c")
+	for _, test := range []struct {
+		name    string
+		servers []upstream.Server
+		states  string // of each: u, s(uspect), o(ut), y (busy)
+		want    string
+	}{
+		{"all up", []upstream.Server{a, b, c}, "uuu", "abc"},
+		{"a suspect", []upstream.Server{a, b, c}, "suu", "bca"},
+		{"a suspect, backup up", []upstream.Server{a, with(b, backup)}, "su", "ba"},
+		{"suspects all", []upstream.Server{a, b}, "ss", "ab"},
+		{"one out", []upstream.Server{a, b}, "ou", "ba"},
+		{"all out", []upstream.Server{a, b, c}, "ooo", "ab-"},
+		{"all out, one busy", []upstream.Server{a, b, c}, "ooy", "ca-"},
+		{"all out, one down", []upstream.Server{a, with(b, down), c}, "ouo", "ac"},
+		{"out and backup suspect", []upstream.Server{a, with(b, backup)}, "os", "ba"},
+		{"single", []upstream.Server{a}, "u", "a"},
+		{"single out", []upstream.Server{a}, "o", "a"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var changes []string
+			g := upstream.NewGroup(checked(&changes, test.servers...))
+			for i, state := range test.states {
+				p := peer(t, g, test.servers[i].Name)
+				switch state {
+				case 's':
+					p.Waited(90)
+				case 'o':
+					p.Probed(fallen, 90)
+				case 'y':
+					p.Probed(tooBusy, 90)
+				}
+			}
+			require.Equal(t, test.want, walk(g, upstream.OutcomeUnjudged, 100))
+		})
+	}
+}
+
+// While all are out, each server is tried once a second, by whichever session
+// comes then.
+//
+// And all of them are probed, which makes them return soon.
+//
+// Fails if a last resort is not limited in time, or nobody asks for probes, or
+// every session does.
+func TestLastResortIsRare(t *testing.T) {
+	t.Parallel()
+	var changes []string
+	g := upstream.NewGroup(checked(&changes, server("a"), server("b"), server("c")))
+	probes := ""
+	c := checked(&changes, server("a"), server("b"), server("c"))
+	c.Probe = func(p *upstream.Peer) { probes += name(p) }
+	g.Update(c)
+	for _, n := range []string{"a", "b", "c"} {
+		peer(t, g, n).Probed(fallen, 90)
+	}
+	require.Equal(t, "ab-", walk(g, upstream.OutcomeRefused, 100))
+	require.Equal(t, "ca-", walk(g, upstream.OutcomeRefused, 101), "the least recently failed first")
+	require.Equal(t, "b-", walk(g, upstream.OutcomeRefused, 101))
+	require.Equal(t, "-", walk(g, upstream.OutcomeRefused, 101))
+	require.Equal(t, "abcabc", probes, "once a second each")
+}
+
+// A server that is new in a running group is the last to be asked until its
+// first probe; one that begins with the group is up, or out by default_down.
+//
+// Fails if a new server is trusted unseen, or all of a new group are not, and if
+// a server that was never up has a slow start.
+func TestNewServers(t *testing.T) {
+	t.Parallel()
+	var changes []string
+	a, b := server("a"), server("b")
+	g := upstream.NewGroup(checked(&changes, a))
+	require.Equal(t, upstream.StateUp, status(t, g, "a", 100).State)
+	g.Update(checked(&changes, b, a))
+	require.Equal(t, upstream.StateChecking, status(t, g, "b", 100).State)
+	require.Equal(t, "ab", walk(g, upstream.OutcomeUnjudged, 100))
+	require.True(t, peer(t, g, "b").Probed(bad, 100), "one more will be decisive")
+	require.False(t, peer(t, g, "b").Probed(good, 101))
+	require.Equal(t, "ba", walk(g, upstream.OutcomeUnjudged, 101))
+
+	g.Update(checked(&changes, with(b, down), a))
+	g.Update(checked(&changes, b, a))
+	require.Equal(t, upstream.StateChecking, status(t, g, "b", 102).State, "back from maintenance")
+
+	slow := func(s *upstream.Server) { s.SlowStart = 30 }
+	c := checked(&changes, with(a, slow), with(b, slow))
+	c.DefaultDown = true
+	g = upstream.NewGroup(c)
+	require.Equal(t, upstream.StateUnhealthy, status(t, g, "a", 100).State)
+	peer(t, g, "b").Probed(good, 50)
+	peer(t, g, "a").Probed(good, 100)
+	require.Equal(t, "ab", walk(g, upstream.OutcomeUnjudged, 100), "a first start is not slow")
+}
+
+// Health survives an update, unless it is one that ends the check.
+//
+// Fails if Update forgets the state, or a group without a check keeps one that
+// nobody will ever change.
+func TestHealthSurvivesUpdate(t *testing.T) {
+	t.Parallel()
+	var changes []string
+	a, b := server("a"), server("b")
+	g := upstream.NewGroup(checked(&changes, a, b))
+	peer(t, g, "a").Probed(fallen, 90)
+	g.Update(checked(&changes, b, a))
+	require.Equal(t, upstream.StateUnhealthy, status(t, g, "a", 100).State)
+	g.Update(config(a, b))
+	require.Equal(t, upstream.StateUp, status(t, g, "a", 100).State)
+	require.False(t, peer(t, g, "a").Probed(fallen, 100), "a probe that was under way")
+	require.Equal(t, upstream.StateUp, status(t, g, "a", 100).State)
+	g.Update(checked(&changes, a, b))
+	require.Equal(t, upstream.StateUp, status(t, g, "a", 100).State, "that was long ago")
+}
+
+// The share of a recovered server, of two, rises by the clock: 30 s long, and
+// within 2 % of its full share of what it should be.
+//
+// Fails without a slow start, and if the share is that of the second before.
+func TestSlowStart(t *testing.T) {
+	t.Parallel()
+	slow := func(s *upstream.Server) { s.SlowStart = 30 }
+	for _, by := range []string{"probes", "sessions"} {
+		t.Run(by, func(t *testing.T) {
+			t.Parallel()
+			var changes []string
+			c := checked(&changes, with(server("a"), slow), with(server("b"), slow))
+			c.Checked = by == "probes"
+			c.Method = func() upstream.Method { return balancer.RoundRobin{} }
+			g := upstream.NewGroup(c)
+			a := peer(t, g, "a")
+			if c.Checked {
+				a.Probed(fallen, 50)
+				a.Probed(good, 100)
+			} else {
+				for status(t, g, "a", 50).State == upstream.StateUp {
+					turn, p := pick(g, 50)
+					o := upstream.OutcomeOK
+					if p == a {
+						o = upstream.OutcomeRefused
+					}
+					p.Release(turn, o, 50)
+				}
+				for status(t, g, "a", 100).Fails > 0 {
+					turn, p := pick(g, 100)
+					p.Connected(100)
+					p.Release(turn, upstream.OutcomeOK, 100)
+				}
+			}
+			for now := int64(100); now < 140; now++ {
+				n := 0
+				for range 1000 {
+					turn, p := pick(g, now)
+					if p == a {
+						n++
+					}
+					p.Release(turn, upstream.OutcomeUnjudged, now)
+				}
+				want := 500 * min(30, int(now-100)+1) / 30
+				require.InDelta(t, want, n, 10, "second %d", now-100)
+			}
+		})
+	}
+}
+
+// Servers that all start slowly share as if none did, and one alone is not
+// spared at all.
+//
+// Fails if a slow start can refuse a session.
+func TestSlowStartOfAll(t *testing.T) {
+	t.Parallel()
+	var changes []string
+	slow := func(s *upstream.Server) { s.SlowStart = 30 }
+	g := upstream.NewGroup(checked(&changes, with(server("a"), slow), with(server("b"), slow)))
+	for _, n := range []string{"a", "b"} {
+		peer(t, g, n).Probed(fallen, 50)
+		peer(t, g, n).Probed(good, 100)
+	}
+	for range 100 {
+		turn, p := pick(g, 100)
+		require.NotNil(t, p)
+		p.Release(turn, upstream.OutcomeOK, 100)
+	}
+}
+
+// Connects to a server that recovers are bounded until they are made or given
+// up; then the next session is sent elsewhere, or told to wait.
+//
+// Fails if max_pending is not looked at, if a connection made or failed is not
+// taken off, and if it holds for a server that is simply up.
+func TestMaxPending(t *testing.T) {
+	t.Parallel()
+	var changes []string
+	few := func(s *upstream.Server) { s.MaxPending, s.SlowStart = 2, 30 }
+	g := upstream.NewGroup(checked(&changes, with(server("a"), few)))
+	a := peer(t, g, "a")
+	for range 5 {
+		_, p := pick(g, 40)
+		require.Equal(t, a, p, "up: as many as come")
+	}
+	a.Probed(fallen, 50)
+	a.Probed(good, 100)
+	t1, p := pick(g, 100)
+	require.Equal(t, a, p)
+	t2, p := pick(g, 100)
+	require.Equal(t, a, p)
+	t3, p := pick(g, 100)
+	require.Nil(t, p)
+	require.True(t, t3.MustWait())
+
+	a.Established(t1)
+	require.NotNil(t, g.Next(t3, 100))
+	require.False(t, t3.MustWait())
+	t4, p := pick(g, 100)
+	require.Nil(t, p)
+	a.Release(t2, upstream.OutcomeRefused, 100)
+	require.NotNil(t, g.Next(t4, 100))
+	a.Release(t1, upstream.OutcomeOK, 100)
+	_, p = pick(g, 100)
+	require.Nil(t, p, "an established one is not taken off again when it ends")
+	_, p = pick(g, 130)
+	require.NotNil(t, p, "the slow start is over")
+}
