@@ -93,10 +93,15 @@ func parseListen(text string) (r portRange, err error) {
 	return r, nil
 }
 
-// parseBind reads a source address: an IP address with or without a port.
+// parseBind reads a source address: an IP address with or without a port, or
+// the client's own, which is seldom one of this host and so is transparent.
 func parseBind(text string) (Bind, error) {
-	if strings.Contains(text, "$") || strings.Contains(text, "transparent") {
-		return Bind{}, errors.New("variables and transparent proxying are not supported by this version")
+	switch {
+	case text == "client" || text == "client:port":
+		return Bind{ClientPort: text != "client", Transparent: true}, nil
+	case strings.Contains(text, "$") || strings.Contains(text, "transparent"):
+		return Bind{}, errors.New(`of nginx's forms, "$remote_addr transparent" is "client" here, "$remote_addr:$remote_port transparent" is "client:port", ` +
+			`and "10.0.0.1 transparent" is { address = "10.0.0.1", transparent = true }`)
 	}
 	var b Bind
 	host := text
@@ -112,7 +117,7 @@ func parseBind(text string) (Bind, error) {
 		}
 	}
 	if _, err := netip.ParseAddr(host); err != nil {
-		return b, errors.New(`want an IP address of this machine, with or without a port, or "off"`)
+		return b, errors.New(`want an IP address with or without a port, "client", "client:port" or "off"`)
 	}
 	var err error
 	b.Host, err = parseHost(host)

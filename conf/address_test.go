@@ -61,12 +61,14 @@ func TestParseBind(t *testing.T) {
 		"2001:DB8::0:1":  {Host: "2001:db8::1"},
 		"[2001:db8::1]":  {Host: "2001:db8::1"},
 		"[2001:db8::]:1": {Host: "2001:db8::", Port: 1},
+		"client":         {Transparent: true},
+		"client:port":    {ClientPort: true, Transparent: true},
 	} {
 		got, err := parseBind(text)
 		require.NoError(t, err, text)
 		require.Equal(t, want, got)
 	}
-	for _, text := range []string{"", "h", "h:25", "10.0.0.1:", "10.0.0.1:0", "[::1]x", "[::1", "::1]:25", "[10.0.0.1]:25", "unix:/a", "fe80::1%lo", "::ffff:10.0.0.1"} {
+	for _, text := range []string{"", "h", "h:25", "client:25", "10.0.0.1:", "10.0.0.1:0", "[::1]x", "[::1", "::1]:25", "[10.0.0.1]:25", "unix:/a", "fe80::1%lo", "::ffff:10.0.0.1"} {
 		_, err := parseBind(text)
 		require.Error(t, err, text)
 	}

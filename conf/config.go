@@ -186,6 +186,7 @@ type Listen struct {
 // Bind is a source address for connections to servers. Port 0 lets the kernel
 // choose one.
 type Bind struct {
+	Position    Position
 	Host        string // IPv4 or IPv6; "": the client's own address
 	Port        uint16
 	ClientPort  bool // the client's own port, too

@@ -80,7 +80,7 @@ var serverTable = directives[Server]{"[[server]]", []directive[Server]{
 	{"proxy_next_upstream", true, slot(flag, func(s *Server) *bool { return &s.NextUpstream })},
 	{"proxy_next_upstream_tries", 3, slot(number(0, 1<<30), func(s *Server) *int { return &s.NextUpstreamTries })},
 	{"proxy_next_upstream_timeout", "150s", slot(msec(0), func(s *Server) *time.Duration { return &s.NextUpstreamTimeout })},
-	{"proxy_bind", "off", slot(bind, func(s *Server) **Bind { return &s.Bind })},
+	{"proxy_bind", "off", (*reader).proxyBind},
 	{"proxy_half_close", true, slot(flag, func(s *Server) *bool { return &s.HalfClose })},
 	{"proxy_socket_keepalive", true, slot(keepalive, func(s *Server) *Keepalive { return &s.SocketKeepalive })},
 	{"proxy_buffer_size", "16k", slot(size(minBuffer, maxBuffer), func(s *Server) *int { return &s.BufferSize })},
@@ -126,6 +126,11 @@ var listenTable = directives[listenLine]{"listen", []directive[listenLine]{
 	{"proxy_protocol", false, slot(flag, func(l *listenLine) *bool { return &l.ProxyProtocol })},
 }}
 
+var proxyBindTable = directives[bindLine]{"proxy_bind", []directive[bindLine]{
+	{"address", required, slot(bind, func(l *bindLine) **Bind { return &l.bind })},
+	{"transparent", false, slot(flag, func(l *bindLine) *bool { return &l.transparent })},
+}}
+
 // homes tells for each key where it may stand. As a variable it would have to
 // exist before the tables, which lead to the reader, which uses it.
 func homes() map[string]string {
@@ -137,6 +142,7 @@ func homes() map[string]string {
 	settle(m, serverTable)
 	settle(m, smtpRepliesTable)
 	settle(m, listenTable)
+	settle(m, proxyBindTable)
 	settle(m, errorLogTable)
 	return m
 }

@@ -229,7 +229,7 @@ func bind(n *node) (*Bind, error) {
 	}
 	s, err := str(n)
 	if err != nil {
-		return nil, want(`an IP address, "address:port" or "off"`, n)
+		return nil, want(`an IP address, "address:port", "client", "client:port" or "off"`, n)
 	}
 	b, err := parseBind(s)
 	if err != nil {

@@ -134,6 +134,22 @@ func (r *reader) listens(s *Server, n *node) {
 	}
 }
 
+// bindLine is what a value of proxy_bind says.
+type bindLine struct {
+	bind        *Bind // nil: off
+	transparent bool
+}
+
+func (r *reader) proxyBind(s *Server, n *node) {
+	var line bindLine
+	proxyBindTable.read(r, &line, n.asTable("address"))
+	if s.Bind = line.bind; s.Bind == nil {
+		return
+	}
+	s.Bind.Position = n.at
+	s.Bind.Transparent = s.Bind.Transparent || line.transparent
+}
+
 // smtpReplies reads the texts of our own replies; a text alone is that of the
 // most frequent one.
 func (r *reader) smtpReplies(s *Server, n *node) {

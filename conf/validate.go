@@ -199,7 +199,8 @@ func (v *validator) clients() {
 			local := l.Address.Path != "" || l.Address.Host == "localhost" || isIP && ip.IsLoopback()
 			public = public || !local
 		}
-		if h := header[s.ProxyPass]; public && s.SMTP.On && (h == "" || h == "off") {
+		own := s.Bind != nil && s.Bind.Host == "" // servers see the client's own address
+		if h := header[s.ProxyPass]; public && s.SMTP.On && !own && (h == "" || h == "off") {
 			v.warn(s.Position, "OPEN RELAY HAZARD: the servers of %q see every client as coming from this host, and take it for one of their own if this host is in their mynetworks; "+
 				"their limits and blocklists see one client, too. Set proxy_protocol in the upstream and in its servers, or take this host out of what they trust", s.ProxyPass)
 		}

@@ -38,6 +38,7 @@ func TestStartRefused(t *testing.T) {
 	}{
 		{"port in use", good, `listen ` + addr + `: address already in use: another process .* holds it; find it with "ss -ltnp`, nil, true},
 		{"port not allowed", proxy("127.0.0.1:25", "192.0.2.1:25"), `listen 127.0.0.1:25: permission denied: .*AmbientCapabilities=CAP_NET_BIND_SERVICE`, nobody, true},
+		{"transparent not allowed", proxy(freeAddr(t), "192.0.2.1:25", "proxy_bind = 'client'"), `:4:14: proxy_bind: .*AmbientCapabilities=CAP_NET_RAW: setsockopt IP_TRANSPARENT: operation not permitted`, nobody, true},
 		{"no address", "", `nothing would listen; add one`, nil, false},
 		{"zero bytes", "\x7fELF\x00\x00", `:1:\d: not a text file`, nil, false},
 		{"log not allowed", fmt.Sprintf("error_log = '%s/log'\n", dir) + proxy(freeAddr(t), "192.0.2.1:25"), `open error log: .*permission denied: give the user of this process write permission`, nobody, true},

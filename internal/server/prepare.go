@@ -47,7 +47,7 @@ func (s *Server) Prepare(ctx context.Context, c *conf.Config) (*Next, error) {
 		return nil, err
 	}
 	n := &Next{server: s, plan: plan, opened: map[listener.Addr]*listener.Socket{}}
-	var problems conf.Problems
+	problems := checkBinds(c)
 	for _, p := range plan.ports {
 		if err := s.preparePort(n, p); err != nil {
 			problems = append(problems, conf.ParseError{Position: p.position, Message: err.Error()})
@@ -58,6 +58,19 @@ func (s *Server) Prepare(ctx context.Context, c *conf.Config) (*Next, error) {
 		return nil, problems
 	}
 	return n, nil
+}
+
+// checkBinds finds source addresses that this process is not allowed to use.
+func checkBinds(c *conf.Config) (problems conf.Problems) {
+	for _, server := range c.Servers {
+		if server.Bind == nil || !server.Bind.Transparent {
+			continue
+		}
+		if err := stream.CheckTransparent(); err != nil {
+			problems = append(problems, conf.ParseError{Position: server.Bind.Position, Message: "proxy_bind: " + err.Error()})
+		}
+	}
+	return problems
 }
 
 // Check finds what would make Prepare fail at a start, short of opening
@@ -200,12 +213,19 @@ func routeOf(c conf.Server, l conf.Listen, header stream.HeaderVersion) stream.R
 	}
 	if c.SMTP.On {
 		r.Gate = gateOf(c.SMTP)
-		r.Gate.ClientVisible = header != stream.NoHeader
 	}
 	if c.Bind != nil {
-		r.Bind = netip.AddrPortFrom(netip.MustParseAddr(c.Bind.Host), c.Bind.Port)
+		r.Bind = bindOf(*c.Bind)
 	}
 	return r
+}
+
+func bindOf(c conf.Bind) stream.Bind {
+	b := stream.Bind{Client: c.Host == "", ClientPort: c.ClientPort, Transparent: c.Transparent}
+	if !b.Client {
+		b.Addr = netip.AddrPortFrom(netip.MustParseAddr(c.Host), c.Port)
+	}
+	return b
 }
 
 func gateOf(c conf.SMTP) *stream.Gate {

@@ -33,6 +33,10 @@ type Launch struct {
 	Env        []string            // in addition to the test's own
 	NoFile     uint64              // limit of open files, soft and hard; 0 leaves it
 	Credential *syscall.Credential // user to run as; nil means the test's own
+
+	// On runs what starts the program on a thread that outlives it, such as the
+	// one at the far side of a link (tunpump.Link.Do); nil: on any.
+	On func(start func() error) error
 }
 
 // Process is a running program under test. Its methods are for the test's
@@ -83,7 +87,7 @@ func (l Launch) Start(t testing.TB, config string) *Process {
 		Pdeathsig:  syscall.SIGKILL, // no orphan, however the test process ends
 	}
 	started := make(chan error, 1)
-	go p.run(started)
+	go p.run(started, l.On)
 	if err := <-started; err != nil {
 		t.Fatalf("start %s: %v", l.Binary, err)
 	}
@@ -108,10 +112,13 @@ func configFile(t testing.TB) string {
 // run starts the process, reports that, and waits for its end. It keeps one
 // thread all the while, since Pdeathsig comes when the starting *thread* ends,
 // as threads of package tunpump do.
-func (p *Process) run(started chan<- error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	err := p.cmd.Start()
+func (p *Process) run(started chan<- error, on func(func() error) error) {
+	if on == nil {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		on = func(start func() error) error { return start() }
+	}
+	err := on(p.cmd.Start)
 	started <- err
 	if err != nil {
 		return

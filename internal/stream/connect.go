@@ -32,7 +32,11 @@ func (w *worker) try(s *session, p *upstream.Peer) {
 			w.connected(s)
 			return
 		}
-		if !w.failed(s, outcomeOf(errno), what, errno) {
+		o := upstream.OutcomeLocalError // of the server, only connect can tell
+		if what == calledConnect {
+			o = outcomeOf(errno)
+		}
+		if !w.failed(s, o, what, errno) {
 			return
 		}
 	}
@@ -44,14 +48,17 @@ func (w *worker) try(s *session, p *upstream.Peer) {
 	w.turnAway(s, ReplyUnavailable, causeNoServer)
 }
 
+// calledConnect is dial's name for the call by which it asks the network.
+const calledConnect = "connect"
+
 // dial opens a socket to the session's peer and starts connecting it: errno 0
 // when it is connected, EINPROGRESS when the loop will be told. Otherwise what
 // names the call that failed.
 func (w *worker) dial(s *session) (what string, errno syscall.Errno) {
-	r, addr := s.route, s.peer.Addr()
+	addr := s.peer.Addr()
 	if addr.Path != "" {
 		if err := w.to.SetUnix(addr.Path); err != nil {
-			return "connect", unix.ENAMETOOLONG
+			return calledConnect, unix.ENAMETOOLONG
 		}
 	} else {
 		w.to.SetTCP(addr.TCP)
@@ -62,12 +69,12 @@ func (w *worker) dial(s *session) (what string, errno syscall.Errno) {
 	}
 	s.server = end{fd: int32(fd)}
 	if addr.Path == "" {
-		if what, errno = w.prepare(fd, r); errno != 0 {
+		if what, errno = w.prepare(fd, s); errno != 0 {
 			return what, errno
 		}
 	}
 	if errno = w.to.Connect(fd); errno != 0 && errno != unix.EINPROGRESS {
-		return "connect", errno
+		return calledConnect, errno
 	}
 	// Registered only now: a socket that is not connecting yet reports a hang-up.
 	if e := w.loop.Add(fd, s.serverToken(), reactor.Stream); e != 0 {
@@ -78,28 +85,15 @@ func (w *worker) dial(s *session) (what string, errno syscall.Errno) {
 
 // prepare sets the options of a TCP socket to a server. Urgent data is to stay
 // in the stream, where it is relayed like any other byte.
-func (w *worker) prepare(fd int, r *Route) (what string, errno syscall.Errno) {
+func (w *worker) prepare(fd int, s *session) (what string, errno syscall.Errno) {
 	errno = reactor.SetInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
-	if errno == 0 && r.NoDelay {
+	if errno == 0 && s.route.NoDelay {
 		errno = reactor.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	}
 	if errno != 0 {
 		return "setsockopt", errno
 	}
-	if !r.Bind.IsValid() {
-		return "", 0
-	}
-	if r.Bind.Port() == 0 {
-		// The port is chosen at connect, where the kernel knows the destination:
-		// each destination then has all ports to itself.
-		if errno = reactor.SetInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); errno != 0 {
-			return "setsockopt", errno
-		}
-	} else if errno = reactor.SetInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); errno != 0 {
-		return "setsockopt", errno
-	}
-	w.local.SetTCP(r.Bind)
-	return "bind", w.local.Bind(fd)
+	return w.bind(fd, s)
 }
 
 // keepAlive turns keepalive on for the server's socket. That is done when the

@@ -29,10 +29,9 @@ type Gate struct {
 	// Timeout is how long a server may take to greet while another one can be
 	// asked; the last one has what is left of Route.NextTimeout, or else
 	// Route.Timeout.
-	Timeout       time.Duration
-	Pregreet      Pregreet
-	ClientVisible bool // servers learn who the client is, so refusals are about it
-	Replies       Replies
+	Timeout  time.Duration
+	Pregreet Pregreet
+	Replies  Replies
 }
 
 // Pregreet says what becomes of a client that speaks before it is greeted.
@@ -113,7 +112,7 @@ func (w *worker) greeting(s *session) {
 	case g.Verdict == smtp.More:
 	case g.Verdict == smtp.Ready:
 		w.commit(s, upstream.OutcomeOK)
-	case g.Verdict == smtp.Policy && s.route.Gate.ClientVisible:
+	case g.Verdict == smtp.Policy && s.route.clientVisible():
 		w.commit(s, upstream.OutcomeClientRejected)
 	case g.Verdict == smtp.Policy:
 		w.passOver(s, upstream.OutcomeRejected, "server refuses this balancer", g.Line)

@@ -142,17 +142,27 @@ func TestTriesAndTime(t *testing.T) {
 	}
 }
 
-// TestNoDescriptorForTheServer: that we have no descriptor left is no server's
-// fault. It fails if outcomeOf makes EMFILE anything but a local error.
-func TestNoDescriptorForTheServer(t *testing.T) {
+// TestNoSocketForTheServer: that we have no descriptor left, or may not do what
+// we want to, is no server's fault. It fails if the outcome of any call but
+// connect is taken from its error, among which EPERM means unreachable.
+func TestNoSocketForTheServer(t *testing.T) {
 	t.Parallel()
+	for _, errno := range []syscall.Errno{unix.EMFILE, unix.EPERM} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			t.Parallel()
+			testNoSocket(t, errno)
+		})
+	}
+}
+
+func testNoSocket(t *testing.T, errno syscall.Errno) {
 	a, b := serve(t, smtptest.Echo), serve(t, smtptest.Echo)
 	g := newRig(t, []string{a, b}, func(p *plan) {
 		p.prepare = func(w *worker) {
 			left := 2
 			w.calls.socket = func(to *reactor.Sockaddr) (int, syscall.Errno) {
 				if left--; left >= 0 {
-					return -1, unix.EMFILE
+					return -1, errno
 				}
 				return to.Socket()
 			}
@@ -176,7 +186,7 @@ func TestServerSocketOptions(t *testing.T) {
 	t.Parallel()
 	l := listen(t, "tcp")
 	g := newRig(t, []string{l.Addr().String()}, func(p *plan) {
-		p.Bind = netip.MustParseAddrPort("127.0.0.9:0")
+		p.Bind.Addr = netip.MustParseAddrPort("127.0.0.9:0")
 	})
 	_, server := g.pair(l)
 	require.Equal(t, "127.0.0.9", server.RemoteAddr().(*net.TCPAddr).IP.String())

@@ -25,8 +25,8 @@ type Route struct {
 	Tries        int
 	NextTimeout  time.Duration
 
-	Bind       netip.AddrPort // source address; invalid: the kernel's choice; port 0: any
-	HalfClose  bool           // pass one side's end of stream on and keep the other direction
+	Bind       Bind
+	HalfClose  bool // pass one side's end of stream on and keep the other direction
 	Keepalive  listener.Keepalive
 	NoDelay    bool
 	BufferSize int // bytes read at once in dialogue; a read that fills it turns to splice
@@ -64,6 +64,10 @@ func (r *Route) fronted(addr netip.Addr) bool {
 	}
 	return false
 }
+
+// clientVisible reports whether servers learn who the client is, so that what
+// they refuse may be about it.
+func (r *Route) clientVisible() bool { return r.Header != NoHeader || r.Bind.Client }
 
 // Port is a listening socket and the route of the clients it accepts. Its
 // owner makes it with Engine.Open and ends it with Engine.Close.

@@ -194,7 +194,7 @@ func (w *worker) open(p *Port, fd int, from netip.AddrPort) {
 func (w *worker) start(s *session) {
 	s.route.Group.Begin(&s.turn)
 	s.turn.Limit(s.route.Tries)
-	if s.route.Header != NoHeader {
+	if s.route.clientVisible() {
 		s.turn.Client = s.from.Addr()
 	}
 	w.connect(s)

@@ -50,7 +50,6 @@ func gated(p *plan) {
 func tell(v HeaderVersion) func(*plan) {
 	return func(p *plan) {
 		p.Header = v
-		p.Gate.ClientVisible = v != NoHeader
 	}
 }
 

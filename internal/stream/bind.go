@@ -1,0 +1,85 @@
+package stream
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"smtplb/internal/reactor"
+)
+
+// Bind is the address that connections to servers come from. The zero Bind
+// leaves it to the kernel.
+type Bind struct {
+	Addr        netip.AddrPort // port 0: any
+	Client      bool           // the client's own address, in place of Addr
+	ClientPort  bool           // and its port
+	Transparent bool           // the address need not be one of this host
+}
+
+// source is the address for a client, which is invalid if it came through a
+// unix socket: such a client has none, and the kernel chooses.
+func (b *Bind) source(client netip.AddrPort) netip.AddrPort {
+	switch {
+	case !b.Client:
+		return b.Addr
+	case !b.ClientPort && client.IsValid():
+		return netip.AddrPortFrom(client.Addr(), 0)
+	}
+	return client
+}
+
+// bind gives the socket of a session to its server the address it is to come
+// from. Without that address the server is not connected to at all: it would
+// take us for the client, and may trust us further. So a client of one address
+// family only gets servers of that family. Whatever fails is no server's fault.
+func (w *worker) bind(fd int, s *session) (what string, errno syscall.Errno) {
+	source := s.route.Bind.source(s.from)
+	if !source.IsValid() {
+		return "", 0
+	}
+	if source.Addr().Is4() != (w.to.Family() == unix.AF_INET) {
+		return "bind to " + source.Addr().String() + ", which has another address family than the server,", unix.EAFNOSUPPORT
+	}
+	if s.route.Bind.Transparent {
+		if errno = setTransparent(fd); errno != 0 {
+			return "setsockopt IP_TRANSPARENT, which needs CAP_NET_RAW or CAP_NET_ADMIN,", errno
+		}
+	}
+	if source.Port() == 0 {
+		// The port is chosen at connect, where the kernel knows the destination:
+		// each destination then has all ports to itself.
+		errno = reactor.SetInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	} else {
+		// Sessions to several servers may share the port, if nobody listens there.
+		errno = reactor.SetInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}
+	if errno != 0 {
+		return "setsockopt", errno
+	}
+	w.local.SetTCP(source)
+	return "bind", w.local.Bind(fd)
+}
+
+// setTransparent lets a socket have an address that is not of this host. The
+// option sets IPV6_TRANSPARENT, too: they are one flag of the kernel's.
+func setTransparent(fd int) syscall.Errno {
+	return reactor.SetInt(fd, unix.IPPROTO_IP, unix.IP_TRANSPARENT, 1)
+}
+
+// CheckTransparent reports whether a Bind may be transparent in this process.
+func CheckTransparent() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	if errno := setTransparent(fd); errno != 0 {
+		return fmt.Errorf("an address that is not of this host needs root, CAP_NET_RAW or CAP_NET_ADMIN; "+
+			"in a systemd unit: AmbientCapabilities=CAP_NET_RAW: %w", os.NewSyscallError("setsockopt IP_TRANSPARENT", errno))
+	}
+	return nil
+}
