@@ -185,7 +185,7 @@ smtp_replies = { unavailable = "a", limit = "b", shutdown = "c", pregreet = "d" 
 	require.False(t, s.NextUpstream)
 	require.Zero(t, s.NextUpstreamTries)
 	require.Zero(t, s.NextUpstreamTimeout)
-	require.Equal(t, &Bind{Host: "::1", Port: 2000}, s.Bind)
+	require.Equal(t, &Bind{Host: "::1", Port: 2000, Position: s.Bind.Position}, s.Bind)
 	require.False(t, s.HalfClose)
 	require.Zero(t, s.SocketKeepalive)
 	require.Equal(t, 32<<10, s.BufferSize)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Fetches the real peers of the tests (Postfix, swaks, nginx, HAProxy) as Debian
-# packages and unpacks them under build/peers. Nothing is installed: the mail
-# system of the machine stays as it is, whichever one it has. The versions are
-# those of the machine's Debian; apt checks the signatures.
+# Fetches the real peers of the tests (Postfix, Exim, swaks, nginx, HAProxy) as
+# Debian packages and unpacks them under build/peers. Nothing is installed: the
+# mail system of the machine stays as it is, whichever one it has. The versions
+# are those of the machine's Debian; apt checks the signatures.
 #
 #   root/   the packages, and whatever they need that this machine lacks
 #   bin/    one wrapper per tool, which finds its libraries in root/
@@ -13,13 +13,15 @@
 set -Eeuo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 
-packages=(postfix swaks libnet-ssleay-perl nginx libnginx-mod-stream haproxy)
+mailers=(postfix exim4-daemon-light) # of which a machine has one
+packages=(swaks libnet-ssleay-perl nginx libnginx-mod-stream haproxy)
 # Of these the tests start the binary itself or a daemon of Postfix's master.
 tools=(
     swaks:usr/bin/swaks
     smtp-source:usr/sbin/smtp-source
     smtp-sink:usr/sbin/smtp-sink
     postfix-master:usr/lib/postfix/sbin/master
+    exim:usr/sbin/exim4
     nginx:usr/sbin/nginx
     haproxy:usr/sbin/haproxy
 )
@@ -53,10 +55,12 @@ apt=(apt-get -qq -o APT::Sandbox::User=root -o Acquire::Retries=3)
 # only simulates: apt may well plan to remove another mail server for Postfix.
 # The C library stays the machine's, whose dynamic linker must match it.
 needed() {
-    local plan
-    plan=$("${apt[@]}" -s --no-install-recommends install "${packages[@]}") || return
-    printf '%s\n' "${packages[@]}"
-    awk '$1 == "Inst" && $2 != "libc6" { print $2 }' <<<"$plan"
+    local mailer plan
+    for mailer in "${mailers[@]}"; do
+        plan=$("${apt[@]}" -s --no-install-recommends install "$mailer" "${packages[@]}") || return
+        printf '%s\n' "$mailer" "${packages[@]}"
+        awk '$1 == "Inst" && $2 != "libc6" { print $2 }' <<<"$plan"
+    done
 }
 
 download() {
@@ -76,6 +80,8 @@ fi
 for deb in "$dir"/debs/*.deb; do
     dpkg -x "$deb" "$dir/root"
 done
+# Exim comes with a set-uid bit, which is for those who are not root.
+chmod u-s "$dir/root/usr/sbin/exim4"
 
 # join_dirs prints those of its arguments that are directories, with colons.
 join_dirs() {
@@ -104,7 +110,7 @@ while read -r binary; do
     # ldd fails on the scripts among them.
     missing=$({ LD_LIBRARY_PATH=$libraries ldd "$binary" 2>&1 || true; } | awk '/not found/ { print $1 }')
     [ -z "$missing" ] || die "$binary lacks ${missing//$'\n'/ } (add its package to this script)"
-done < <(find "$dir"/root/usr/sbin/{nginx,haproxy,smtp-sink,smtp-source} "$dir"/root/usr/lib/postfix/sbin \
+done < <(find "$dir"/root/usr/sbin/{exim4,nginx,haproxy,smtp-sink,smtp-source} "$dir"/root/usr/lib/postfix/sbin \
     -type f -perm /111)
 "$dir/bin/swaks" --version >/dev/null || die "swaks does not start (see above)"
 

@@ -1,5 +1,5 @@
 // Package peers runs the real counterparts of the balancer in tests: Postfix,
-// swaks, smtp-source, smtp-sink, nginx and HAProxy as Debian ships them.
+// Exim, swaks, smtp-source, smtp-sink, nginx and HAProxy as Debian ships them.
 //
 //	mx := peers.Postfix(t, peers.PostfixOptions{})
 //	peers.Run(t, "swaks", "--server", mx.Addr, "--to", "bob@example.test")

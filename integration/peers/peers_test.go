@@ -139,6 +139,45 @@ func TestPostfixSideBySide(t *testing.T) {
 	}
 }
 
+// Postscreen makes a client wait that it does not know, refuses one that speaks
+// before the greeting, and hands a patient one's mail to smtpd. Fails without
+// Postscreen in the options, and with permit_mynetworks as its access list.
+func TestPostfixPostscreen(t *testing.T) {
+	t.Parallel()
+	mx := Postfix(t, PostfixOptions{Postscreen: true})
+	require.Contains(t, dialogue(t, mx.Addr, "HELO c\r\nMAIL FROM:<>\r\nRCPT TO:<bob@example.test>\r\nQUIT\r\n"),
+		"\n550 5.5.1 Protocol error")
+	require.Eventually(t, func() bool { return strings.Contains(mx.Log(), "PREGREET ") }, 10*time.Second, pollInterval)
+
+	mx = Postfix(t, PostfixOptions{Postscreen: true})
+	smtpSource(t, mx.Addr, 1)
+	mx.Settle()
+	require.Len(t, mx.Messages(), 1)
+	require.Contains(t, mx.Log(), "PASS NEW ")
+}
+
+// Exim takes mail for its domain and no other, logs how a session ends, and does
+// not bear a client that speaks out of turn. Fails without "+all" in
+// log_selector, with "accept" for all recipients, and if early pipelining
+// (PIPECONNECT) is offered.
+func TestExim(t *testing.T) {
+	t.Parallel()
+	mx := Exim(t, EximOptions{STARTTLS: true})
+	Run(t, "swaks", "--server", mx.Addr, "--to", "bob@example.test,eve@example.org", "--tls")
+	require.Contains(t, mx.Log(), "RCPT <bob@example.test>: discarded by RCPT ACL")
+	require.Contains(t, mx.Log(), "rejected RCPT <eve@example.org>: no mail leaves a test")
+	require.Contains(t, mx.Log(), "closed by QUIT")
+
+	require.Contains(t, dialogue(t, mx.Addr, "HELO c\r\nQUIT\r\n"), "554 SMTP synchronization error")
+	require.Contains(t, mx.Log(), "SMTP protocol synchronization error")
+
+	pids := mx.PIDs()
+	mx.Stop()
+	for _, pid := range pids {
+		require.ErrorIs(t, syscall.Kill(pid, 0), syscall.ESRCH)
+	}
+}
+
 // A killed Postfix is gone with all its daemons, starts again on the same
 // address, and what it had accepted is stored in the end, perhaps twice. Fails
 // without CLONE_NEWPID: smtpd and others outlive the kill.

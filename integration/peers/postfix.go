@@ -24,6 +24,10 @@ type PostfixOptions struct {
 	Domain string
 	// STARTTLS makes Postfix offer it, with a certificate nobody has signed.
 	STARTTLS bool
+	// Postscreen puts postscreen(8) before smtpd(8). A client it does not know
+	// gets a greeting of two lines, two seconds apart, and can send no mail if it
+	// speaks between them. What postscreen has learnt outlives a Restart.
+	Postscreen bool
 	// Main holds further settings of main.cf. They override those made here.
 	Main map[string]string
 }
@@ -76,7 +80,7 @@ func Postfix(t testing.TB, o PostfixOptions) *PostfixServer {
 		dir: dir,
 	}
 	s.makeDirs()
-	s.writeMasterCf()
+	s.writeMasterCf(o)
 	s.writeMainCf(o)
 	t.Cleanup(s.Kill)
 	s.start()
@@ -115,10 +119,17 @@ func (s *PostfixServer) makeDirs() {
 
 // writeMasterCf configures the services that receive and store. There is no
 // smtp client among them: no mail can leave.
-func (s *PostfixServer) writeMasterCf() {
+func (s *PostfixServer) writeMasterCf(o PostfixOptions) {
 	s.t.Helper()
+	listener := s.Addr + " inet n - n - - smtpd"
+	if o.Postscreen {
+		listener = s.Addr + ` inet n - n - 1 postscreen
+smtpd     pass        -  -  n  -    -    smtpd
+dnsblog   unix        -  -  n  -    0    dnsblog
+tlsproxy  unix        -  -  n  -    0    tlsproxy`
+	}
 	s.write("etc/master.cf", fmt.Sprintf(`
-%s  inet        n  -  n  -    -    smtpd
+%s
 cleanup   unix        n  -  n  -    0    cleanup
 qmgr      unix        n  -  n  300  1    qmgr
 tlsmgr    unix        -  -  n  1000 1    tlsmgr
@@ -132,7 +143,7 @@ virtual   unix        -  n  n  -    -    virtual
 anvil     unix        -  -  n  -    1    anvil
 proxymap  unix        -  -  n  -    -    proxymap
 postlog   unix-dgram  n  -  n  -    1    postlogd
-`, s.Addr))
+`, listener))
 }
 
 func (s *PostfixServer) writeMainCf(o PostfixOptions) {
@@ -189,6 +200,12 @@ func (s *PostfixServer) writeMainCf(o PostfixOptions) {
 		s.write("etc/tls.pem", selfSigned(s.t, "mx."+o.Domain))
 		main["smtpd_tls_chain_files"] = filepath.Join(s.dir, "etc/tls.pem")
 		main["smtpd_tls_security_level"] = "may"
+	}
+	if o.Postscreen {
+		main["postscreen_greet_wait"] = "2s"
+		main["postscreen_greet_action"] = "enforce"
+		main["postscreen_access_list"] = "" // not even loopback is trusted
+		main["postscreen_dnsbl_sites"] = "" // no name server is asked
 	}
 	maps.Copy(main, o.Main)
 	var text strings.Builder

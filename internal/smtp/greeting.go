@@ -59,6 +59,24 @@ func Classify(b []byte, end bool) Greeting {
 	return Greeting{}
 }
 
+// Ended reports whether the last line of the reply that b begins with has come,
+// or nothing more of it would be looked at.
+func Ended(b []byte) bool {
+	if len(b) >= MaxGreeting {
+		return true
+	}
+	for {
+		line, n := cutLine(b)
+		if n == 0 {
+			return false
+		}
+		if l, ok := parseLine(line); !ok || l.last {
+			return true
+		}
+		b = b[n:]
+	}
+}
+
 // plausible reports whether b begins like a greeting as far as it goes: three
 // digits of which the first is 2, 4 or 5, then a space, a hyphen or, as a text
 // is not required of a reply, the end of the line.

@@ -278,3 +278,23 @@ func BenchmarkClassify(b *testing.B) {
 		})
 	}
 }
+
+// A reply has ended when its last line has come, whatever follows it; one that
+// is broken or too long holds nobody up.
+//
+// Fails if a line in the middle, or the beginning of the last, ends it.
+func TestEnded(t *testing.T) {
+	t.Parallel()
+	for text, at := range map[string]int{
+		"220 a\r\n":                           7,
+		"220 a\n220 b\r\n":                    6,
+		"220-a\r\n220-b\r\n220 c\r\n":         21,
+		"220\r\n":                             5,
+		"220-a\r\nnonsense\r\n220 c\r\n":      17,
+		strings.Repeat("220-a\r\n", 10_000/7): MaxGreeting,
+	} {
+		for i := range len(text) + 1 {
+			require.Equal(t, i >= at, Ended([]byte(text[:i])), "%.20q: %d bytes", text, i)
+		}
+	}
+}

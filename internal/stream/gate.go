@@ -17,7 +17,8 @@ import (
 // delivers it like any other byte.
 //
 // The gate opens, for good, when
-//   - the first bytes are those of a 2xx reply, whether complete or not;
+//   - the first bytes are those of a 2xx reply, whether complete or not (but
+//     with PregreetHold it must be);
 //   - the refusal is about this client (a 5xx, a 421 4.7.x), and the server
 //     knows who the client is;
 //   - it is a refusal, and no other server is left to ask;
@@ -40,7 +41,7 @@ type Pregreet uint8
 // The values of smtp_pregreet.
 const (
 	PregreetPass   Pregreet = iota // the server gets its bytes at once, and sees the offence
-	PregreetHold                   // its bytes wait for the greeting
+	PregreetHold                   // its bytes wait for the whole greeting
 	PregreetReject                 // it is refused
 )
 
@@ -110,6 +111,9 @@ func (w *worker) greeting(s *session) {
 	g := smtp.Classify(b[:n], s.server.hup)
 	switch {
 	case g.Verdict == smtp.More:
+	case g.Verdict == smtp.Ready && s.route.Gate.Pregreet == PregreetHold && !s.server.hup && !smtp.Ended(b[:n]):
+		// What the client says would reach the server between two lines of its
+		// greeting, as by postscreen's teaser.
 	case g.Verdict == smtp.Ready:
 		w.commit(s, upstream.OutcomeOK)
 	case g.Verdict == smtp.Policy && s.route.clientVisible():
