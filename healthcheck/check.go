@@ -41,15 +41,18 @@ func (k *check) interval() time.Duration {
 // next is when the next probe is due after one that ends now. The second one
 // comes at any time in the latter half of the interval: checks that began
 // together are as far apart from there on as can be.
-func (k *check) next(now time.Time, inHurry bool) time.Time {
+//
+// It comes sooner if somebody wants it within a time that is not 0, though not
+// within a hurry, unless that is the interval.
+func (k *check) next(now time.Time, wanted time.Duration) time.Time {
 	low, high := 0.8, 1.2
 	if k.ended.IsZero() {
 		low, high = 0.5, 1
 	}
 	interval := k.interval()
 	pause := time.Duration((low + (high-low)*rand.Float64()) * float64(interval))
-	if inHurry {
-		pause = min(interval, hurry)
+	if wanted > 0 {
+		pause = min(pause, max(wanted, min(interval, hurry)))
 	}
 	return now.Add(pause)
 }

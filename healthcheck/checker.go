@@ -208,7 +208,15 @@ func (c *Checker) finish(k *check, o outcome, now time.Time) {
 		delete(c.checks, k.settings)
 		return
 	}
-	inHurry := k.again || k.cut || o.fault != ""
+	var wanted time.Duration
+	want := func(within time.Duration) {
+		if within > 0 && (wanted == 0 || within < wanted) {
+			wanted = within
+		}
+	}
+	if k.again || k.cut || o.fault != "" {
+		want(hurry)
+	}
 	switch {
 	case k.cut || c.ctx.Err() != nil:
 	case o.fault != "":
@@ -218,19 +226,20 @@ func (c *Checker) finish(k *check, o outcome, now time.Time) {
 			was := t.state
 			r := t.count(o)
 			c.logResult(t, was, r)
-			if c.report(t, r) || t.rising() {
-				inHurry = true
+			want(c.report(t, r))
+			if t.rising() {
+				want(hurry)
 			}
 		}
 		c.lookAt(k, o.cert, now)
 	}
-	c.schedule(k, k.next(now, inHurry))
+	c.schedule(k, k.next(now, wanted))
 	k.ended = now
 }
 
 // report calls t's Reporter. What that does wrong must not end every session of
 // the process.
-func (c *Checker) report(t *target, r Result) (waiting bool) {
+func (c *Checker) report(t *target, r Result) (wanted time.Duration) {
 	defer func() {
 		if p := recover(); p != nil {
 			c.log.Error("report of a probe panicked", zap.String("upstream", t.Upstream),

@@ -64,7 +64,7 @@ func TestLogOfFailures(t *testing.T) {
 
 type panicker struct{ n int }
 
-func (p *panicker) Probed(Result) bool { p.n++; panic("on purpose") }
+func (p *panicker) Probed(Result) time.Duration { p.n++; panic("on purpose") }
 
 // Neither a Reporter nor a probe that panics stops the others. Fails without
 // the recover of each.

@@ -189,12 +189,15 @@ type reporter struct {
 	waiting bool
 }
 
-func (r *reporter) Probed(result Result) bool {
+func (r *reporter) Probed(result Result) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.results = append(r.results, result)
 	r.times = append(r.times, time.Now())
-	return r.waiting
+	if r.waiting {
+		return time.Second
+	}
+	return 0
 }
 
 func (r *reporter) count() int {

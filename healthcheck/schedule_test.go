@@ -78,7 +78,7 @@ func TestRising(t *testing.T) {
 		var r reporter
 		f.fail("s:25", syscall.ECONNREFUSED)
 		down := aim("s:25", &r)
-		down.DefaultDown, down.Rise = true, 3
+		down.State, down.Rise = Down, 3
 		c.Update([]Target{down})
 		pass(2 * time.Second)
 		require.Equal(t, 1, r.count())

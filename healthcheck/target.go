@@ -16,7 +16,7 @@ type Target struct {
 	Rise int // good results in a row that bring a server back; 0 is 1
 	Fall int // bad results in a row that take it out; 0 is 1
 
-	DefaultDown bool // begin with Down instead of Up
+	State State // to begin with, when its Reporter is new
 
 	// Reporter is also the identity of the target: it keeps its State and what
 	// was counted over an Update, whatever else of it changes.
@@ -28,9 +28,10 @@ type Target struct {
 type Reporter interface {
 	// Probed is called on the scheduler's goroutine, one result after the
 	// other, and must not wait for anything, nor call Update or Stop; ProbeNow
-	// it may. waiting says that somebody needs a further verdict: the next
-	// probe follows after a second, or the interval if that is shorter.
-	Probed(Result) (waiting bool)
+	// it may. wanted, if not 0, says that somebody needs a further verdict
+	// within that time: the next probe follows then, not sooner than after a
+	// second, nor later than it would anyway.
+	Probed(Result) (wanted time.Duration)
 }
 
 // State is what a target's results amount to.

@@ -24,10 +24,7 @@ func (c *Checker) apply(list []Target, now time.Time) {
 		t := targets[wish.Reporter]
 		if t == nil {
 			if t = c.targets[wish.Reporter]; t == nil {
-				t = &target{}
-				if wish.DefaultDown {
-					t.state = Down
-				}
+				t = &target{state: wish.State}
 			}
 			targets[wish.Reporter] = t
 			order = append(order, t)

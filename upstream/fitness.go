@@ -8,7 +8,7 @@ type fitness uint8
 const (
 	fit      fitness = iota // up
 	warming                 // up again, and had its share for the moment
-	doubtful                // suspect, or not probed yet
+	doubtful                // suspect, not probed yet, or out but answering probes again
 	out                     // failed, busy or unhealthy: a last resort, see resort
 	never                   // down, full or crowded; without a check: unavailable
 )
@@ -18,14 +18,14 @@ func (g *Group) fitness(s *Slot, now int64) fitness {
 	switch {
 	case s.down || s.full():
 		return never
-	case !g.checked:
+	case !g.probed:
 		if s.unavailable(now) && !g.single {
 			return never
 		}
 		return fit
 	case s.health == StateUp:
 		return fit
-	case s.health == StateSuspect || s.health == StateChecking:
+	case s.health == StateSuspect || s.health == StateChecking || s.peer.answers:
 		return doubtful
 	}
 	return out
@@ -52,45 +52,50 @@ func (s *Slot) admit(now int64) bool {
 	return true
 }
 
-// crowded reports that a server which is recovering or in doubt has as many
-// connects under way as it may. A server that has stood still has an empty
-// queue for new connections, and everybody would rush at it.
-func (s *Slot) crowded(f fitness, now int64) bool {
-	return s.maxPending > 0 && s.pending >= s.maxPending && s.cautious(f, now)
+// cautious reports that connects to the server are counted, and bounded by
+// max_pending: it is recovering or in doubt. A server that has stood still has
+// an empty queue for new connections, and everybody would rush at it.
+func (g *Group) cautious(s *Slot, now int64) bool {
+	return s.maxPending > 0 && (g.fitness(s, now) == doubtful || s.recovering(now))
 }
 
-// cautious reports that connects to the server are counted.
-func (s *Slot) cautious(f fitness, now int64) bool {
-	return f == doubtful || s.recovering(now)
-}
-
-// pick chooses among the servers of a tier that are fit enough. It notes in the
-// turn if one was left out for being crowded.
-func (g *Group) pick(tr *tier, t *Turn, least fitness, now int64) *Slot {
+// pick chooses among the servers of a tier that are fit enough, or tells that
+// one was left out for being crowded.
+func (g *Group) pick(tr *tier, t *Turn, least fitness, now int64) (s *Slot, crowded bool) {
 	for i := range tr.slots {
-		s := &tr.slots[i]
-		f := g.fitness(s, now)
-		s.Eligible = f <= least
-		if s.Eligible && least == fit && s.recovering(now) {
-			s.Eligible = s.admit(now)
-		}
-		if s.Eligible && s.crowded(f, now) {
-			s.Eligible = false
-			t.wait = true
-		}
+		tr.slots[i].Eligible = g.fitness(&tr.slots[i], now) <= least
 	}
 	t.exclude()
+	if g.least > fit {
+		crowded = g.restrain(tr, least, now)
+	}
 	i := tr.method.Pick(tr.slots)
 	if i < 0 {
-		return nil
+		return nil, crowded
 	}
-	s := &tr.slots[i]
-	s.take(now)
-	if s.maxPending > 0 && s.cautious(g.fitness(s, now), now) {
+	s = &tr.slots[i]
+	if g.least > fit && g.cautious(s, now) {
 		s.pending++
 		t.pending = s.peer
 	}
-	return s
+	s.take(now)
+	return s, false
+}
+
+// restrain leaves out those who have had their share of a slow start, and those
+// with enough connects under way; of the latter it tells.
+func (g *Group) restrain(tr *tier, least fitness, now int64) (crowded bool) {
+	for i := range tr.slots {
+		s := &tr.slots[i]
+		if s.Eligible && least == fit && s.recovering(now) {
+			s.Eligible = s.admit(now)
+		}
+		if s.Eligible && s.pending >= s.maxPending && g.cautious(s, now) {
+			s.Eligible = false
+			crowded = true
+		}
+	}
+	return crowded
 }
 
 // Limits of resort.
@@ -106,20 +111,21 @@ const (
 // those that have failed the longest time ago. And all are probed, lest the
 // group stays out longer than its servers.
 func (g *Group) resort(t *Turn, now int64) *Slot {
-	if !g.checked || t.wait {
+	if !g.probed {
 		return nil
 	}
-	ask := now != g.asked
-	g.asked = now
+	all := true
 	for _, tr := range [...]*tier{&g.primary, &g.backup} {
 		for i := range tr.slots {
 			s := &tr.slots[i]
 			f := g.fitness(s, now)
-			s.Eligible = f == out && now-s.resorted >= resortPeriod
-			if f == out && ask {
-				g.probe(s)
-			}
+			all = all && f >= out
+			s.Eligible = f == out && now-s.peer.resorted >= resortPeriod
 		}
+	}
+	if all && g.asked != now {
+		g.asked = now
+		g.probeAll(now)
 	}
 	if t.resorts >= resortTries {
 		return nil
@@ -137,9 +143,20 @@ func (g *Group) resort(t *Turn, now int64) *Slot {
 		return nil
 	}
 	t.resorts++
-	best.resorted = now
+	best.peer.resorted = now
 	best.Conns++
 	return best
+}
+
+// probeAll asks for a probe of every server that is out.
+func (g *Group) probeAll(now int64) {
+	for _, tr := range [...]*tier{&g.primary, &g.backup} {
+		for i := range tr.slots {
+			if s := &tr.slots[i]; g.fitness(s, now) == out {
+				g.probe(s)
+			}
+		}
+	}
 }
 
 func (s *Slot) lessHopeless(other *Slot) bool {

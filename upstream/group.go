@@ -49,7 +49,7 @@ type Group struct {
 	backup   tier
 	single   bool    // exactly one primary, down or not, and no backup
 	retired  []*Peer // removed from the configuration, but still held by sessions
-	checked  bool
+	probed   bool
 	least    fitness // of the servers that a session may be given
 	onChange func(Change)
 	askProbe func(*Peer)
@@ -101,26 +101,25 @@ func (g *Group) Update(c Config) {
 		nth[sc.Addr]++
 		p := known[k]
 		if p == nil {
-			p = &Peer{group: g, key: k, name: sc.Addr.String()}
-			p.slot = newSlot(p)
-			switch {
-			case c.Checked && c.DefaultDown:
-				p.slot.health = StateUnhealthy
-			case c.Checked && len(before) > 0:
-				p.slot.health = StateChecking // the others have a past that speaks for them
+			p = newPeer(g, k)
+			p.slot.down = len(before) > 0 // as if it had been: the others have a past that speaks for them
+			if c.Checked && c.DefaultDown {
+				p.reset(StateUnhealthy)
 			}
 		}
 		delete(known, k)
 		p.server = sc.Name
-		s := *p.slot
-		wasDown := s.down
-		s.configure(sc)
 		switch {
-		case !c.Checked && s.health != StateUnavail:
-			s.health = StateUp // nobody would find out
-		case c.Checked && wasDown && !s.down:
-			s.health = StateChecking // nothing was found out meanwhile
+		case !c.Checked && p.slot.health != StateUnavail && p.slot.health != StateUp:
+			p.reset(StateUp) // nobody would find out
+		case !c.Checked || !p.slot.down || sc.Down:
+		case c.DefaultDown:
+			p.reset(StateUnhealthy)
+		default:
+			p.reset(StateChecking) // nothing was found out while it was down
 		}
+		s := *p.slot
+		s.configure(sc)
 		if s.slowStart > 0 {
 			least = max(least, warming)
 		}
@@ -150,7 +149,7 @@ func (g *Group) Update(c Config) {
 	backup.replace(&g.backup)
 	g.primary, g.backup = primary, backup
 	g.single = len(primary.slots) == 1 && len(backup.slots) == 0
-	g.checked, g.least, g.onChange = c.Checked, least, c.OnChange
+	g.probed, g.least, g.onChange = c.Checked, least, c.OnChange
 	g.askProbe = c.Probe
 	g.tries.Store(int64(tries))
 }
@@ -202,47 +201,55 @@ func (g *Group) Next(t *Turn, now int64) *Peer {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 
-	t.wait = false
-	s := g.choose(t, now)
+	s, wait := g.choose(t, now)
+	t.wait = s == nil && wait
 	if s == nil {
 		return nil
 	}
-	t.wait = false
+	t.held++
 	t.remember(s.peer)
 	return s.peer
 }
 
-func (g *Group) choose(t *Turn, now int64) *Slot {
+// choose picks among the fittest. If it finds none, wait tells that one was
+// left out for being crowded.
+func (g *Group) choose(t *Turn, now int64) (s *Slot, wait bool) {
 	for least := fit; least <= g.least; least++ {
+		crowded := false
 		if !t.backup || least > fit {
-			if s := g.pickPrimary(t, least, now); s != nil {
-				return s
+			if s, crowded = g.pickPrimary(t, least, now); s != nil {
+				return s, false
 			}
+			wait = wait || crowded
 		}
 		if len(g.backup.slots) > 0 {
 			t.backup = true
-			if s := g.pick(&g.backup, t, least, now); s != nil {
-				return s
+			if s, crowded = g.pick(&g.backup, t, least, now); s != nil {
+				return s, false
 			}
+			wait = wait || crowded
 		}
 	}
-	return g.resort(t, now)
+	if wait || t.held > 0 {
+		return nil, wait // a server that may yet take the session is better than one that is out
+	}
+	return g.resort(t, now), false
 }
 
 // pickPrimary lets the only server of a group without checks pass whatever its
 // failures; its weights and windows stay untouched.
-func (g *Group) pickPrimary(t *Turn, least fitness, now int64) *Slot {
-	if !g.single || g.checked {
+func (g *Group) pickPrimary(t *Turn, least fitness, now int64) (s *Slot, crowded bool) {
+	if !g.single || g.probed {
 		return g.pick(&g.primary, t, least, now)
 	}
-	s := &g.primary.slots[0]
+	s = &g.primary.slots[0]
 	s.Eligible = g.fitness(s, now) == fit
 	t.exclude()
 	if !s.Eligible {
-		return nil
+		return nil, false
 	}
 	s.Conns++
-	return s
+	return s, false
 }
 
 // alone reports that p is the only server of the group. One that a reload has

@@ -23,23 +23,34 @@ type Probe struct {
 	Why   string // what was found, printable
 }
 
-// doubtAfter is how long, in seconds, sessions wait for a greeting that nobody
-// gets until that is suspicious.
-const doubtAfter = 5
+// DoubtAfter is how long, in seconds, a session waits for a greeting until it
+// says so by Waited.
+const DoubtAfter = 5
+
+// standstill is how long, in seconds, a suspect has to be avoided until it starts
+// slowly like one that was out.
+const standstill = 2
 
 // change moves a server to another state, and tells the owner of the group.
 func (g *Group) change(s *Slot, to State, why string, now int64) {
-	from, first := s.health, s.since < 0
+	p, from := s.peer, s.health
 	if from == to {
 		return
 	}
-	s.health, s.since, s.why = to, now, why
-	if to == StateUp && wasOut(from) && !first && s.slowStart > 0 {
+	// A server that has never been up begins like any other.
+	stood := wasOut(from) || from == StateSuspect && now-p.since >= standstill
+	if to == StateUp && stood && p.since >= 0 && s.slowStart > 0 {
 		s.returned, s.credit = now, 0
 	}
+	s.health, p.since, p.why = to, now, why
 	if g.onChange != nil {
-		g.onChange(Change{Peer: s.peer, From: from, To: to, Why: why})
+		g.onChange(Change{Peer: p, From: from, To: to, Why: why})
 	}
+}
+
+// reset gives a server the state that a configuration says.
+func (p *Peer) reset(to State) {
+	p.slot.health, p.since, p.why = to, -1, ""
 }
 
 // probe asks for a probe of a server at once.
@@ -53,16 +64,17 @@ func wasOut(s State) bool { return s == StateUnavail || s == StateBusy || s == S
 
 // doubt makes a server that is up a suspect, where a probe can tell.
 func (g *Group) doubt(s *Slot, why string, now int64) {
-	if g.checked && s.health == StateUp {
+	if g.probed && s.health == StateUp {
 		g.change(s, StateSuspect, why, now)
 		g.probe(s)
+		g.probeAll(now) // those that are out may soon be needed
 	}
 }
 
 // judge books what a session has found out.
 func (g *Group) judge(s *Slot, t *Turn, o Outcome, now int64) {
 	verdict := outcomes[o].plain
-	if g.checked {
+	if g.probed {
 		verdict = outcomes[o].checked
 	}
 	switch verdict {
@@ -70,8 +82,8 @@ func (g *Group) judge(s *Slot, t *Turn, o Outcome, now int64) {
 		g.pass(s, now)
 	case failIfTwo:
 		accuser := accuserOf(t.Client)
-		if accuser.IsValid() && (!s.accuser.IsValid() || s.accuser == accuser) {
-			s.accuser = accuser
+		if known := s.peer.accuser; accuser.IsValid() && (!known.IsValid() || known == accuser) {
+			s.peer.accuser = accuser
 			return
 		}
 		g.fail(s, o, now)
@@ -83,18 +95,19 @@ func (g *Group) judge(s *Slot, t *Turn, o Outcome, now int64) {
 }
 
 func (g *Group) pass(s *Slot, now int64) {
-	s.pass(now)
-	if !g.checked && s.fails == 0 && s.health == StateUnavail {
+	s.pass()
+	if !g.probed && s.fails == 0 && s.health == StateUnavail {
 		g.change(s, StateUp, "a session was connected", now)
 	}
 }
 
 func (g *Group) fail(s *Slot, o Outcome, now int64) {
 	s.fail(now)
-	if !s.failed() || s.health == StateUnavail {
+	s.peer.answers = false
+	if !s.failed() || s.health == StateUnavail || g.probed && s.health != StateUp {
 		return
 	}
-	if g.checked {
+	if g.probed {
 		g.doubt(s, failures(s, o), now)
 	} else {
 		g.change(s, StateUnavail, failures(s, o), now)
@@ -114,38 +127,46 @@ func (p *Peer) Waited(now int64) {
 	p.group.mu.Lock()
 	defer p.group.mu.Unlock()
 
-	if s := p.slot; now-s.greeted >= doubtAfter {
-		p.group.doubt(s, "sessions wait for its greeting", now)
+	if now-p.greeted >= DoubtAfter {
+		p.group.doubt(p.slot, "sessions wait for its greeting", now)
 	}
 }
 
-// Probed books the result of a probe. It reports whether sessions wait for
-// another one: the server is in doubt or quarantined, which is soon settled, by
-// success or by its fall.
-func (p *Peer) Probed(r Probe, now int64) (waiting bool) {
+// Probed books the result of a probe. wanted is within how many seconds the next
+// one should follow, since sessions may wait for it; 0 is no hurry. A server in
+// doubt, or in quarantine, is soon settled by a success or by its fall.
+func (p *Peer) Probed(r Probe, now int64) (wanted int64) {
 	g := p.group
 	g.mu.Lock()
 	defer g.mu.Unlock()
 
 	s := p.slot
+	p.answers = r.Good
 	switch {
-	case !g.checked:
-		return false
+	case !g.probed:
+		return 0
 	case r.State != StateUp:
+		if s.health == r.State && p.since < 0 && !r.Good {
+			p.since, p.why = now, r.Why // what began by default is found to be so
+		}
 		g.change(s, r.State, r.Why, now)
-		return false
+		return 0
 	case r.Good:
-		if s.health == StateUnavail && now-s.checked <= s.failTimeout {
-			return true
+		// The quarantine is counted from its begin: sessions that fail
+		// meanwhile could prolong it for ever.
+		if left := p.since + s.failTimeout - now; s.health == StateUnavail && left >= 0 {
+			return left + 1
 		}
 		if s.health != StateUp {
 			s.fails = 0
 		}
 		g.change(s, StateUp, r.Why, now)
-		return false
+		return 0
 	case s.health == StateSuspect && s.failed():
-		s.checked = now
 		g.change(s, StateUnavail, r.Why, now)
 	}
-	return s.health != StateUp
+	if s.health == StateUp {
+		return 0
+	}
+	return 1
 }

@@ -59,56 +59,59 @@ var (
 // fail_timeout (confirmed), if a bad probe out of the blue raises suspicion
 // (alternating), if the check's word does not count in every state (fallen),
 // and if a good probe forgives nothing (blip: the fourth failure would be one
-// too many).
+// too many), or the end of an old session hides that nobody is greeted
+// (greeted meanwhile).
 func TestCheckedServer(t *testing.T) {
 	t.Parallel()
 	type step struct {
 		now     int64
-		do      any // an Outcome of one session, a Probe, or "waited"
+		do      any // an Outcome of one session, a Probe, "waited" or "greeted"
 		changes string
-		waiting bool
+		wanted  int64
 	}
 	refused := upstream.OutcomeRefused
 	for name, steps := range map[string][]step{
 		"blip": {
-			{100, refused, "", false}, {100, refused, "", false}, {100, refused, "a up-suspect", false},
-			{101, good, "a suspect-up", false},
-			{102, refused, "", false}, {102, refused, "", false}, {102, refused, "a up-suspect", false},
+			{100, refused, "", 0}, {100, refused, "", 0}, {100, refused, "a up-suspect", 0},
+			{101, good, "a suspect-up", 0},
+			{102, refused, "", 0}, {102, refused, "", 0}, {102, refused, "a up-suspect", 0},
 		},
 		"confirmed": {
-			{100, refused, "", false}, {100, refused, "", false}, {100, refused, "a up-suspect", false},
-			{101, bad, "a suspect-unavail", true},
-			{102, bad, "", true},
-			{111, good, "", true}, {112, good, "a unavail-up", false},
+			{100, refused, "", 0}, {100, refused, "", 0}, {100, refused, "a up-suspect", 0},
+			{101, bad, "a suspect-unavail", 1},
+			{102, bad, "", 1},
+			{103, good, "", 9}, {111, good, "", 1}, {112, good, "a unavail-up", 0},
 		},
 		"fallen while suspect": {
-			{100, refused, "", false}, {100, refused, "", false}, {100, refused, "a up-suspect", false},
-			{101, fallen, "a suspect-unhealthy", false},
-			{102, rising, "", false}, {103, good, "a unhealthy-up", false},
+			{100, refused, "", 0}, {100, refused, "", 0}, {100, refused, "a up-suspect", 0},
+			{101, fallen, "a suspect-unhealthy", 0},
+			{102, rising, "", 0}, {103, good, "a unhealthy-up", 0},
 		},
 		"fallen": {
-			{100, fallen, "a up-unhealthy", false}, {101, tooBusy, "a unhealthy-busy", false},
-			{102, fallen, "a busy-unhealthy", false}, {103, good, "a unhealthy-up", false},
+			{100, fallen, "a up-unhealthy", 0}, {101, tooBusy, "a unhealthy-busy", 0},
+			{102, fallen, "a busy-unhealthy", 0}, {103, good, "a unhealthy-up", 0},
 		},
 		"alternating": {
-			{100, bad, "", false}, {101, good, "", false}, {102, bad, "", false}, {103, good, "", false},
+			{100, bad, "", 0}, {101, good, "", 0}, {102, bad, "", 0}, {103, good, "", 0},
 		},
 		"waited": {
-			{100, "waited", "a up-suspect", false}, {101, bad, "", true}, {102, "waited", "", false},
-			{102, good, "a suspect-up", false},
+			{100, "waited", "a up-suspect", 0}, {101, bad, "", 1}, {102, "waited", "", 0},
+			{102, good, "a suspect-up", 0},
 		},
 		"rejected": {
-			{100, upstream.OutcomeRejected, "a up-suspect", false}, {101, good, "a suspect-up", false},
+			{100, upstream.OutcomeRejected, "a up-suspect", 0}, {101, good, "a suspect-up", 0},
 		},
 		"at the begin of time": {
-			{0, "waited", "a up-suspect", false}, {0, fallen, "a suspect-unhealthy", false},
+			{0, "waited", "a up-suspect", 0}, {0, fallen, "a suspect-unhealthy", 0},
 		},
 		"about the client": {
-			{100, upstream.OutcomeClientRejected, "", false}, {100, upstream.OutcomeClientGone, "", false},
-			{100, upstream.OutcomeLocalError, "", false}, {100, upstream.OutcomeUnjudged, "", false},
+			{100, upstream.OutcomeClientRejected, "", 0}, {100, upstream.OutcomeClientGone, "", 0},
+			{100, upstream.OutcomeLocalError, "", 0}, {100, upstream.OutcomeUnjudged, "", 0},
 		},
 		"greeted meanwhile": {
-			{100, upstream.OutcomeOK, "", false}, {104, "waited", "", false}, {105, "waited", "a up-suspect", false},
+			{100, "greeted", "", 0}, {104, "waited", "", 0},
+			{104, upstream.OutcomeOK, "", 0}, // an old session ends: that says nothing of today
+			{105, "waited", "a up-suspect", 0},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -118,17 +121,21 @@ func TestCheckedServer(t *testing.T) {
 			a := peer(t, g, "a")
 			for i, s := range steps {
 				changes = nil
-				waiting := false
+				wanted := int64(0)
 				switch do := s.do.(type) {
 				case upstream.Outcome:
 					fails(t, g, "a", 1, do, s.now)
 				case upstream.Probe:
-					waiting = a.Probed(do, s.now)
-				default:
-					a.Waited(s.now)
+					wanted = a.Probed(do, s.now)
+				case string:
+					if do == "greeted" {
+						a.Connected(s.now)
+					} else {
+						a.Waited(s.now)
+					}
 				}
 				require.Equal(t, s.changes, strings.Join(changes, " "), "step %d", i)
-				require.Equal(t, s.waiting, waiting, "step %d", i)
+				require.Equal(t, s.wanted, wanted, "step %d", i)
 			}
 		})
 	}
@@ -155,15 +162,16 @@ func TestOneClientMayAccuseACheckedServer(t *testing.T) {
 //
 // Fails, in the row named, if a suspect is taken before a backup that is up, if
 // those out are tried while another is left, or more than two of them, or the
-// one that failed last before the others, or a busy one after them; and if a
-// single server is spared by its check.
+// one that failed last before the others, or a busy one after them; if one that
+// answers its probes again is not taken before those, or before one that is up;
+// and if a single server is spared by its check.
 func TestFittestFirst(t *testing.T) {
 	t.Parallel()
 	a, b, c := server("a"), server("b"), server("c")
 	for _, test := range []struct {
 		name    string
 		servers []upstream.Server
-		states  string // of each: u, s(uspect), o(ut), y (busy)
+		states  string // of each: u, s(uspect), o(ut), r (out, but rising), y (busy)
 		want    string
 	}{
 		{"all up", []upstream.Server{a, b, c}, "uuu", "abc"},
@@ -173,6 +181,8 @@ func TestFittestFirst(t *testing.T) {
 		{"one out", []upstream.Server{a, b}, "ou", "ba"},
 		{"all out", []upstream.Server{a, b, c}, "ooo", "ab-"},
 		{"all out, one busy", []upstream.Server{a, b, c}, "ooy", "ca-"},
+		{"all out, one answers", []upstream.Server{a, b, c}, "oor", "cab"},
+		{"one up, one answers", []upstream.Server{a, b}, "ru", "ba"},
 		{"all out, one down", []upstream.Server{a, with(b, down), c}, "ouo", "ac"},
 		{"out and backup suspect", []upstream.Server{a, with(b, backup)}, "os", "ba"},
 		{"single", []upstream.Server{a}, "u", "a"},
@@ -189,6 +199,9 @@ func TestFittestFirst(t *testing.T) {
 					p.Waited(90)
 				case 'o':
 					p.Probed(fallen, 90)
+				case 'r':
+					p.Probed(fallen, 80)
+					p.Probed(rising, 90)
 				case 'y':
 					p.Probed(tooBusy, 90)
 				}
@@ -198,13 +211,47 @@ func TestFittestFirst(t *testing.T) {
 	}
 }
 
+// Sessions that fail at a server in quarantine do not prolong it: one client
+// that comes often could keep the group out for ever.
+//
+// Fails if the quarantine is counted from the last failure.
+func TestQuarantineEnds(t *testing.T) {
+	t.Parallel()
+	var changes []string
+	g := upstream.NewGroup(checked(&changes, server("a")))
+	a := peer(t, g, "a")
+	fails(t, g, "a", 3, upstream.OutcomeEmpty, 100)
+	a.Probed(bad, 100)
+	for now := int64(101); now <= 111; now++ {
+		walk(g, upstream.OutcomeEmpty, now)
+		a.Probed(good, now)
+	}
+	require.Equal(t, []string{"a up-suspect", "a suspect-unavail", "a unavail-up"}, changes)
+}
+
+// A session that holds a server, slow as it is, is not given one that is out
+// beside it.
+//
+// Fails if a last resort is offered to who still has a hope.
+func TestNoResortBesideAServer(t *testing.T) {
+	t.Parallel()
+	var changes []string
+	g := upstream.NewGroup(checked(&changes, server("a"), server("b")))
+	peer(t, g, "b").Probed(fallen, 90)
+	turn, a := pick(g, 100)
+	require.Equal(t, "a", name(a))
+	require.Nil(t, g.Next(turn, 100))
+	a.Release(turn, upstream.OutcomeGreetingTimeout, 100)
+	require.Equal(t, "b", name(g.Next(turn, 100)))
+}
+
 // While all are out, each server is tried once a second, by whichever session
 // comes then.
 //
 // And all of them are probed, which makes them return soon.
 //
 // Fails if a last resort is not limited in time, or nobody asks for probes, or
-// every session does.
+// every session does, or one that has tried all that are up.
 func TestLastResortIsRare(t *testing.T) {
 	t.Parallel()
 	var changes []string
@@ -213,6 +260,9 @@ func TestLastResortIsRare(t *testing.T) {
 	c := checked(&changes, server("a"), server("b"), server("c"))
 	c.Probe = func(p *upstream.Peer) { probes += name(p) }
 	g.Update(c)
+	peer(t, g, "b").Probed(fallen, 90)
+	require.Equal(t, "acb", walk(g, upstream.OutcomeUnjudged, 90))
+	require.Empty(t, probes, "others are up")
 	for _, n := range []string{"a", "b", "c"} {
 		peer(t, g, n).Probed(fallen, 90)
 	}
@@ -227,7 +277,7 @@ func TestLastResortIsRare(t *testing.T) {
 // first probe; one that begins with the group is up, or out by default_down.
 //
 // Fails if a new server is trusted unseen, or all of a new group are not, and if
-// a server that was never up has a slow start.
+// a server that was never found to be out has a slow start.
 func TestNewServers(t *testing.T) {
 	t.Parallel()
 	var changes []string
@@ -237,13 +287,15 @@ func TestNewServers(t *testing.T) {
 	g.Update(checked(&changes, b, a))
 	require.Equal(t, upstream.StateChecking, status(t, g, "b", 100).State)
 	require.Equal(t, "ab", walk(g, upstream.OutcomeUnjudged, 100))
-	require.True(t, peer(t, g, "b").Probed(bad, 100), "one more will be decisive")
-	require.False(t, peer(t, g, "b").Probed(good, 101))
+	require.EqualValues(t, 1, peer(t, g, "b").Probed(bad, 100), "one more will be decisive")
+	require.Zero(t, peer(t, g, "b").Probed(good, 101))
 	require.Equal(t, "ba", walk(g, upstream.OutcomeUnjudged, 101))
 
 	g.Update(checked(&changes, with(b, down), a))
 	g.Update(checked(&changes, b, a))
-	require.Equal(t, upstream.StateChecking, status(t, g, "b", 102).State, "back from maintenance")
+	b2 := status(t, g, "b", 102)
+	require.Equal(t, upstream.StateChecking, b2.State, "back from maintenance")
+	require.Equal(t, int64(-1), b2.Since, "whatever was before that")
 
 	slow := func(s *upstream.Server) { s.SlowStart = 30 }
 	c := checked(&changes, with(a, slow), with(b, slow))
@@ -253,6 +305,16 @@ func TestNewServers(t *testing.T) {
 	peer(t, g, "b").Probed(good, 50)
 	peer(t, g, "a").Probed(good, 100)
 	require.Equal(t, "ab", walk(g, upstream.OutcomeUnjudged, 100), "a first start is not slow")
+
+	c.Servers[0].Down = true
+	g.Update(c)
+	c.Servers[0].Down = false
+	g.Update(c)
+	require.Equal(t, upstream.StateUnhealthy, status(t, g, "a", 100).State)
+	peer(t, g, "a").Probed(fallen, 101)
+	require.Equal(t, fallen.Why, status(t, g, "a", 101).Why, "found to be so")
+	peer(t, g, "a").Probed(good, 102)
+	require.Equal(t, "ba", walk(g, upstream.OutcomeUnjudged, 102), "and so its start is slow")
 }
 
 // Health survives an update, unless it is one that ends the check.
@@ -269,7 +331,7 @@ func TestHealthSurvivesUpdate(t *testing.T) {
 	require.Equal(t, upstream.StateUnhealthy, status(t, g, "a", 100).State)
 	g.Update(config(a, b))
 	require.Equal(t, upstream.StateUp, status(t, g, "a", 100).State)
-	require.False(t, peer(t, g, "a").Probed(fallen, 100), "a probe that was under way")
+	require.Zero(t, peer(t, g, "a").Probed(fallen, 100), "a probe that was under way")
 	require.Equal(t, upstream.StateUp, status(t, g, "a", 100).State)
 	g.Update(checked(&changes, a, b))
 	require.Equal(t, upstream.StateUp, status(t, g, "a", 100).State, "that was long ago")
@@ -322,6 +384,27 @@ func TestSlowStart(t *testing.T) {
 				require.InDelta(t, want, n, 10, "second %d", now-100)
 			}
 		})
+	}
+}
+
+// A suspect that was avoided for a while starts slowly, too: its queue for new
+// connections is as empty as that of one that was out.
+//
+// Fails if it does not, or one that was avoided for a moment does.
+func TestSlowStartAfterStandstill(t *testing.T) {
+	t.Parallel()
+	for cleared, want := range map[int64]string{101: "aaaa", 102: "bbbb"} {
+		var changes []string
+		slow := func(s *upstream.Server) { s.SlowStart = 30 }
+		g := upstream.NewGroup(checked(&changes, with(server("a"), slow), server("b")))
+		peer(t, g, "a").Waited(100)
+		peer(t, g, "a").Probed(good, cleared)
+		got := ""
+		for range 4 {
+			_, p := pick(g, cleared)
+			got += name(p)
+		}
+		require.Equal(t, want, got, "cleared at %d", cleared)
 	}
 }
 
@@ -382,4 +465,35 @@ func TestMaxPending(t *testing.T) {
 	require.Nil(t, p, "an established one is not taken off again when it ends")
 	_, p = pick(g, 130)
 	require.NotNil(t, p, "the slow start is over")
+}
+
+// Nobody waits for a server that he has tried already, nor counts one that is
+// full as not pending.
+//
+// Fails if the crowd is looked at before who was tried, and if the server is
+// judged after the session is on it.
+func TestMaxPendingOfSuspects(t *testing.T) {
+	t.Parallel()
+	var changes []string
+	a := with(server("a"), func(s *upstream.Server) { s.MaxPending = 1 })
+	g := upstream.NewGroup(checked(&changes, a, server("b")))
+	turn, p := pick(g, 100)
+	p.Waited(100)
+	p.Release(turn, upstream.OutcomeUnjudged, 100)
+	peer(t, g, "b").Probed(fallen, 100)
+	_, p = pick(g, 100)
+	require.Equal(t, "a", name(p), "one connect to the suspect is under way")
+	g.Next(turn, 100) // b, as a last resort
+	require.Nil(t, g.Next(turn, 100))
+	require.False(t, turn.MustWait())
+
+	g = upstream.NewGroup(checked(&changes, with(a, maxConns(2))))
+	turn, p = pick(g, 100)
+	p.Waited(100)
+	_, second := pick(g, 100)
+	require.NotNil(t, second)
+	p.Release(turn, upstream.OutcomeOK, 100)
+	turn, p = pick(g, 100)
+	require.Nil(t, p)
+	require.True(t, turn.MustWait())
 }

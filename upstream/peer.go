@@ -1,5 +1,7 @@
 package upstream
 
+import "net/netip"
+
 // Peer is one address of a group. The pointer stays the same over reloads for
 // as long as the address is configured or a session holds it.
 type Peer struct {
@@ -10,6 +12,21 @@ type Peer struct {
 	// Protected by group.mu.
 	server string // as configured
 	slot   *Slot  // in the array of its tier, or on its own once removed
+
+	// What picks do not look at, lest it be in their way.
+	accuser  netip.Addr // the first client, by accuserOf, that failIfTwo has heard since a success
+	since    int64      // when slot.health came about; -1: it was always so
+	why      string     // and by what
+	greeted  int64      // when a session last found that it works
+	resorted int64      // when it was last tried although out
+	answers  bool       // the last probe was good, and no session has failed since
+}
+
+// newPeer is a server without a past, on a clock that begins at 0.
+func newPeer(g *Group, k key) *Peer {
+	p := &Peer{group: g, key: k, name: k.addr.String(), since: -1, greeted: -DoubtAfter, resorted: -resortPeriod}
+	p.slot = &Slot{peer: p, health: StateUp}
+	return p
 }
 
 // key tells peers of a group apart. nginx allows the same address several
@@ -54,6 +71,7 @@ func (p *Peer) Connected(now int64) {
 	p.group.mu.Lock()
 	defer p.group.mu.Unlock()
 
+	p.greeted = now
 	p.group.pass(p.slot, now)
 }
 
@@ -75,20 +93,19 @@ func (p *Peer) Release(t *Turn, o Outcome, now int64) {
 		panic("upstream: BUG: peer " + p.name + " released but not held")
 	}
 	p.settle(t)
+	t.held--
 	s.Conns--
 	if s.Conns == 0 && len(g.retired) > 0 {
 		g.forget(p)
 	}
-	alone := g.alone(p)
-	if t.tries > 0 && !alone {
-		t.tries--
-	}
-	if alone {
+	switch alone := g.alone(p); {
+	case alone && !g.probed:
+		t.tries, s.fails = 0, 0
+		return
+	case alone:
 		t.tries = 0
-		if !g.checked {
-			s.fails = 0
-			return
-		}
+	case t.tries > 0:
+		t.tries--
 	}
 	g.judge(s, t, o, now)
 }

@@ -31,25 +31,14 @@ type Slot struct {
 	slowStart   int64 // seconds; 0: none
 
 	fails    int
-	accessed int64      // when it last failed
-	checked  int64      // when it last failed, or was picked after its window
-	accuser  netip.Addr // the first client, by accuserOf, that failIfTwo has heard since a success
+	accessed int64 // when it last failed
+	checked  int64 // when it last failed, or was picked after its window
 
-	health State  // StateUp, or why it is not
-	since  int64  // when that came about; -1: it was always so
-	why    string // and by what
-
+	health   State // StateUp, or why it is not
 	returned int64 // when it came back, the begin of its slow start; 0: that is over
 	credit   int64 // see admit
 	pending  int   // connects under way that are counted; see crowded
-	greeted  int64 // when a session last found that it works
-	resorted int64 // when it was last tried although out
 	peer     *Peer
-}
-
-// newSlot is that of a server without a past, on a clock that begins at 0.
-func newSlot(p *Peer) *Slot {
-	return &Slot{peer: p, health: StateUp, since: -1, greeted: -doubtAfter, resorted: -resortPeriod}
 }
 
 // configure takes over a server's parameters and leaves its live state, apart
@@ -109,9 +98,8 @@ func (s *Slot) fail(now int64) {
 
 // pass forgets failures, if the server was picked after the window of the last
 // one. Otherwise failures add up, whatever succeeds between them.
-func (s *Slot) pass(now int64) {
-	s.accuser = netip.Addr{}
-	s.greeted = now
+func (s *Slot) pass() {
+	s.peer.accuser = netip.Addr{}
 	if s.accessed < s.checked {
 		s.fails = 0
 	}

@@ -68,9 +68,9 @@ func (g *Group) state(s *Slot, now int64) State {
 	switch {
 	case s.down:
 		return StateDown
-	case g.checked && s.health != StateUp:
+	case g.probed && s.health != StateUp:
 		return s.health
-	case !g.checked && s.unavailable(now) && !g.single:
+	case !g.probed && s.unavailable(now) && !g.single:
 		return StateUnavail
 	case s.full():
 		return StateFull
@@ -85,8 +85,8 @@ func (s *Slot) status(state State, backup bool) Status {
 		Addr:      s.peer.key.addr,
 		Backup:    backup,
 		State:     state,
-		Since:     s.since,
-		Why:       s.why,
+		Since:     s.peer.since,
+		Why:       s.peer.why,
 		Weight:    s.Weight,
 		Effective: s.Effective,
 		Conns:     s.Conns,

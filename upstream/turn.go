@@ -14,6 +14,7 @@ type Turn struct {
 
 	tries   int
 	backup  bool
+	held    int      // servers picked and not released
 	wait    bool     // see MustWait
 	resorts int      // servers tried that are out
 	pending *Peer    // counts the connect to it among its pending ones

@@ -29,8 +29,9 @@ type watcher struct {
 }
 
 // Probed implements healthcheck.Reporter.
-func (w watcher) Probed(r healthcheck.Result) (waiting bool) {
-	return w.peer.Probed(upstream.Probe{Good: r.Good, State: probeStates[r.State], Why: r.Why}, w.server.engine.Seconds())
+func (w watcher) Probed(r healthcheck.Result) (wanted time.Duration) {
+	again := w.peer.Probed(upstream.Probe{Good: r.Good, State: probeStates[r.State], Why: r.Why}, w.server.engine.Seconds())
+	return time.Duration(again) * time.Second
 }
 
 var probeStates = map[healthcheck.State]upstream.State{
@@ -76,6 +77,12 @@ func (s *Server) watch(checks map[string]checkPlan) {
 			t.Name = st.Addr.String()
 			t.Settings.Network, t.Settings.Address = probed(st.Addr, check.port)
 			t.Reporter = watcher{s, st.Peer}
+			switch st.State {
+			case upstream.StateUnhealthy:
+				t.State = healthcheck.Down
+			case upstream.StateBusy:
+				t.State = healthcheck.Busy
+			}
 			targets = append(targets, t)
 		}
 	}
@@ -120,7 +127,6 @@ func checkOf(u conf.Upstream) checkPlan {
 		DownInterval: c.DownInterval,
 		Rise:         c.Rise,
 		Fall:         c.Fall,
-		DefaultDown:  c.DefaultDown,
 	}}
 }
 

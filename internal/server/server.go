@@ -45,7 +45,7 @@ type Server struct {
 	// Ports of earlier configurations that may still be draining.
 	closing map[listener.Addr]closingPort
 
-	ended chan struct{}
+	unreport func() // ends report
 }
 
 // closingPort is a port that was removed; closed is closed when its socket is.
@@ -71,21 +71,22 @@ func New(o Options) (*Server, error) {
 		engine:  engine,
 		checker: healthcheck.New(o.Logger.Named("healthcheck")),
 		closing: map[listener.Addr]closingPort{},
-		ended:   make(chan struct{}),
 	}
-	go s.report()
+	ended := make(chan struct{})
+	s.unreport = sync.OnceFunc(func() { close(ended) })
+	go s.report(ended)
 	return s, nil
 }
 
-// report writes the summary now and then, until the server ends.
-func (s *Server) report() {
+// report writes the summary now and then, until ended is closed.
+func (s *Server) report(ended <-chan struct{}) {
 	tick := time.NewTicker(summaryPeriod)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
 			s.summarise()
-		case <-s.ended:
+		case <-ended:
 			return
 		}
 	}

@@ -56,7 +56,6 @@ func (s *Server) end() {
 	}
 	s.wait(lingerWait, nil)
 	st := s.engine.Stats()
-	close(s.ended)
 	s.engine.Stop()
 	s.log.Info("stopped",
 		zap.Uint64("sessions_served", st.Ended), zap.Uint64("connects", st.Attempts),
@@ -68,6 +67,7 @@ func (s *Server) end() {
 // for that here.
 func (s *Server) closePorts() {
 	s.checker.Stop()
+	s.unreport()
 	var closing []<-chan struct{}
 	for _, live := range s.ports {
 		closing = append(closing, s.engine.Close(live.port))

@@ -156,24 +156,33 @@ func (w *worker) noGreeting(s *session) {
 // than we could.
 func (w *worker) passOver(s *session, o upstream.Outcome, why string, said []byte) {
 	w.complain(s, why, w.about(s, said)...)
-	next := w.another(s)
 	refusal := o == upstream.OutcomeBusy || o == upstream.OutcomeRejected
-	if next == nil && refusal && !s.turn.MustWait() {
+	if !refusal {
+		w.giveUp(s, o, false)
+	}
+	next := w.another(s)
+	none := next == nil && !s.turn.MustWait()
+	switch {
+	case none && refusal:
 		w.commit(s, o)
 		return
-	}
-	w.giveUp(s, o, refusal)
-	if next == nil && !s.turn.MustWait() {
+	case none:
 		w.turnAway(s, ReplyUnavailable, causeNoGreeting)
 		return
+	case refusal:
+		w.giveUp(s, o, true)
 	}
 	w.try(s, next)
 }
 
-// another returns a further server for the session, which holds it from then
-// on beside its present one, or nil.
+// another returns a further server for the session, or nil. If it has one, it
+// holds both from then on.
 func (w *worker) another(s *session) *upstream.Peer {
-	if s.turn.Left() <= 1 || !w.mayGoOn(s) {
+	left := s.turn.Left()
+	if s.peer != nil {
+		left-- // the try under way
+	}
+	if left <= 0 || !w.mayGoOn(s) {
 		return nil
 	}
 	return s.route.Group.Next(&s.turn, w.seconds())

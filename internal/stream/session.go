@@ -78,7 +78,7 @@ const (
 	// once more.
 	standbyPeriod = 200
 	// doubtAfter is for how long a greeting is awaited until the group is told.
-	doubtAfter  = 5_000
+	doubtAfter  = upstream.DoubtAfter * 1000
 	lingerBytes = 256 << 10
 )
 
@@ -377,7 +377,9 @@ func (w *worker) finish(s *session, c cause) {
 	case stateConnecting:
 		w.hangUp(&s.server) // there is no conversation to end
 	case stateGreeting:
-		w.abandon(s, false)
+		if s.server.fd >= 0 {
+			w.abandon(s, false)
+		}
 	}
 	w.part(&s.client, &s.server, undelivered)
 	w.part(&s.server, &s.client, undelivered)

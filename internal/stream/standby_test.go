@@ -78,6 +78,29 @@ func TestStandby(t *testing.T) {
 	}
 }
 
+// A slow server is all there is beside one that is out by its checks: the
+// session stays with it, and gets its greeting however late, or its refusal.
+//
+// Fails if the server that is out is tried instead.
+func TestPatienceBesideAServerThatIsOut(t *testing.T) {
+	t.Parallel()
+	for want, script := range map[string]func(*visit) bool{
+		goodGreeting:                   after(func(*visit) bool { time.Sleep(300 * time.Millisecond); return true }, good),
+		"421 4.3.2 slow is too busy\r\n": greet("421 4.3.2 slow is too busy\r\n"),
+	} {
+		t.Run(want[:3], func(t *testing.T) {
+			t.Parallel()
+			g := newRig(t, []string{newWitness(t, script).addr, smtptest.Refused(t)}, gated, checked, func(p *plan) {
+				p.Gate.Timeout = 100 * time.Millisecond
+			})
+			g.group.Snapshot(0)[1].Peer.Probed(upstream.Probe{State: upstream.StateUnhealthy}, g.Seconds())
+			saw, _, err := readUntil(g.dial(), want, false)
+			require.NoError(t, err)
+			require.Equal(t, want, saw)
+		})
+	}
+}
+
 // A server that lets a session wait for its greeting is suspect while the
 // session still waits for it, and is left for another one in its time only.
 //
