@@ -100,8 +100,9 @@ func witnesses(t testing.TB) []witness {
 }
 
 // T29: a probe each second, and the logs of a Postfix with postscreen and of an
-// Exim complain of nothing. All visits end with QUIT, and nearly all that there
-// was time for take place.
+// Exim complain of nothing. All visits end with QUIT, and they go on all the
+// time: postscreen keeps a new client waiting for two seconds of each, and a busy
+// machine takes its part.
 //
 // Fails if a probe does not say QUIT, says EHLO before the greeting's last line
 // or anything before the last line of a reply, or sends no PROXY header, or one
@@ -127,7 +128,7 @@ func TestProbesLeaveNoComplaints(t *testing.T) {
 		})
 		t.Logf("%d visits in %v: %s", quits, duration, strings.ReplaceAll(w.lines, "\n", ", "))
 		require.Empty(t, complaint.FindAllString(log, -1), w.lines)
-		require.Greater(t, float64(quits), 0.7*duration.Seconds(), "%s\n%s", w.lines, log)
+		require.Greater(t, float64(quits), 0.4*duration.Seconds(), "%s\n%s", w.lines, log)
 	}
 	require.Zero(t, p.Count("server state "), "no server has been anything but up")
 }

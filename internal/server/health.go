@@ -60,10 +60,10 @@ func (s *Server) changed(c upstream.Change) {
 // probe has a server probed now. It is called with the group locked.
 func (s *Server) probe(p *upstream.Peer) { s.checker.ProbeNow(watcher{s, p}) }
 
-// watch has the servers of the running configuration probed from now on, those
-// that were before as they were.
-func (s *Server) watch(checks map[string]checkPlan) {
-	var targets []healthcheck.Target
+// targets are the servers of the running configuration that are to be probed.
+// One that the checker does not know yet begins in the state that its group
+// gives it.
+func (s *Server) targets(checks map[string]checkPlan) (targets []healthcheck.Target) {
 	for _, name := range s.order {
 		check, ok := checks[name]
 		if !ok {
@@ -86,7 +86,7 @@ func (s *Server) watch(checks map[string]checkPlan) {
 			targets = append(targets, t)
 		}
 	}
-	s.checker.Update(targets)
+	return targets
 }
 
 // probed is where a server is probed: at the port given, or else its own.

@@ -150,7 +150,7 @@ func (n *Next) Commit() {
 	s.groups, s.order = groups, n.plan.order()
 	s.mu.Unlock()
 	s.ports, s.known = ports, n.plan.known
-	s.watch(n.plan.checks)
+	s.checker.Update(s.targets(n.plan.checks))
 	s.logServers()
 }
 

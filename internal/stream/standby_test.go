@@ -85,7 +85,7 @@ func TestStandby(t *testing.T) {
 func TestPatienceBesideAServerThatIsOut(t *testing.T) {
 	t.Parallel()
 	for want, script := range map[string]func(*visit) bool{
-		goodGreeting:                   after(func(*visit) bool { time.Sleep(300 * time.Millisecond); return true }, good),
+		goodGreeting:                     after(func(*visit) bool { time.Sleep(300 * time.Millisecond); return true }, good),
 		"421 4.3.2 slow is too busy\r\n": greet("421 4.3.2 slow is too busy\r\n"),
 	} {
 		t.Run(want[:3], func(t *testing.T) {
