@@ -1,0 +1,64 @@
+package process
+
+import (
+	"fmt"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Files are what a process opens by name while it runs.
+type Files struct {
+	Read   []string // the configuration
+	Append []string // logs, made anew where they are gone
+}
+
+// Refused tells what of files the kernel will not let id open, a sentence for
+// each. It needs root. It tries on a thread of its own that it spoils for
+// everything else, so it is for a process about to end.
+func (id Identity) Refused(files Files) ([]string, error) {
+	var refused []string
+	failed := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		err := id.takeThread()
+		if err == nil {
+			refused = files.refused()
+		}
+		failed <- err
+	}()
+	err := <-failed
+	return refused, err
+}
+
+func (f Files) refused() []string {
+	var list []string
+	try := func(path, consequence string, err error) {
+		if err != nil {
+			list = append(list, fmt.Sprintf("%s: %v: %s", path, err, consequence))
+		}
+	}
+	for _, path := range f.Read {
+		try(path, "a reload cannot read it", openAs(path, unix.O_RDONLY))
+	}
+	for _, path := range f.Append {
+		err := openAs(path, unix.O_WRONLY|unix.O_APPEND)
+		if err == unix.ENOENT {
+			err = nil // made by root at the start
+		}
+		try(path, "the log cannot be opened again (SIGUSR1)", err)
+		dir := filepath.Dir(path)
+		try(dir, "a log that was renamed is written on unless whoever renames it also makes the new one (logrotate: create)",
+			unix.Access(dir, unix.W_OK|unix.X_OK))
+	}
+	return list
+}
+
+func openAs(path string, flags int) error {
+	fd, err := unix.Open(path, flags|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_ = unix.Close(fd)
+	}
+	return err
+}
