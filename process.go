@@ -6,7 +6,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -21,60 +23,67 @@ import (
 // flushWait bounds how long the last log lines may hold the exit.
 const flushWait = 2 * time.Second
 
-// testConfig is -t: it reads the configuration and resolves its names, and
-// binds nothing.
-func testConfig(load func() (*conf.Config, error), stderr io.Writer) int {
-	c, err := load()
-	if err == nil {
-		for _, w := range c.Warnings {
-			fmt.Fprintf(stderr, "smtplb: [warn] %s\n", w)
-		}
-		err = server.Check(context.Background(), c)
-	}
-	if err != nil {
-		return fail(stderr, err)
-	}
-	fmt.Fprintf(stderr, "smtplb: configuration %s is ok\n", c.Files[0])
-	return exitOK
-}
-
-func fail(stderr io.Writer, err error) int {
-	fmt.Fprintf(stderr, "smtplb: [emerg] %v\n", err)
-	return exitError
-}
-
 // instance is the running process.
 type instance struct {
-	load   func() (*conf.Config, error)
-	config *conf.Config
-	log    *errorlog.Log
-	logger *zap.Logger
-	server *server.Server
-	pid    *process.PidFile // nil: none
+	command command
+	file    string // of the configuration
+	config  settings
+	log     *errorlog.Log
+	logger  *zap.Logger
+	server  *server.Server
+	pid     *process.PidFile // nil: none
 }
 
-// serve runs the balancer until a signal ends it.
-func serve(load func() (*conf.Config, error), stderr io.Writer) int {
+// serve runs the balancer until a signal ends it. parent waits for it to be
+// ready, if there is one.
+func (c command) serve(parent *process.Parent, stderr io.Writer) int {
 	// Before anything can be written: a reader of our output that goes away
 	// must not end the process.
 	signal.Ignore(syscall.SIGPIPE)
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGINT)
 
-	c, err := load()
-	if err != nil {
-		return fail(stderr, err)
+	i := &instance{command: c, file: c.configFile()}
+	s, err := c.load(i.file)
+	if err == nil {
+		err = s.identify()
 	}
-	i := &instance{load: load, config: c}
-	if err := i.start(c); err != nil {
-		return fail(stderr, err)
+	if err != nil {
+		return c.emerg(stderr, err)
+	}
+	if s.Daemon && parent == nil {
+		code, err := process.Detach()
+		if err != nil {
+			return c.emerg(stderr, err)
+		}
+		return code
+	}
+	i.config = s
+	if err := i.start(s); err != nil {
+		return c.emerg(stderr, err)
 	}
 	defer i.close()
+	if parent != nil {
+		if err := i.detach(parent); err != nil {
+			i.logger.Warn("not detached from whoever has started this process", zap.Error(err))
+		}
+	}
 	i.handle(signals)
 	return exitOK
 }
 
-func (i *instance) start(c *conf.Config) error {
+// detach ends what ties a process in the background to the one that started it.
+func (i *instance) detach(parent *process.Parent) error {
+	i.log.TakeCrashes()
+	return parent.Ready(i.config.ErrorLog.Path == errorlog.Stderr)
+}
+
+// start opens all that the configuration needs, becomes the user it names, and
+// then lets clients in.
+func (i *instance) start(c settings) (err error) {
+	if err := process.SetEnviron(c.Env); err != nil {
+		return err
+	}
 	level, err := errorlog.ParseLevel(c.ErrorLog.Level)
 	if err != nil {
 		return err
@@ -82,8 +91,13 @@ func (i *instance) start(c *conf.Config) error {
 	if i.log, err = errorlog.Open(c.ErrorLog.Path, level); err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			i.log.Close(flushWait)
+		}
+	}()
 	i.logger = i.log.Logger()
-	i.warn(c)
+	i.warn(c.Config)
 
 	workers := c.WorkerProcesses
 	if workers == 0 {
@@ -92,7 +106,7 @@ func (i *instance) start(c *conf.Config) error {
 	// A loop that waits in the kernel still holds its processor for a moment:
 	// leave one for the collector, timers and lookups.
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), workers+1))
-	limits := i.limit(c)
+	limits := i.limit(c.Config)
 	i.server, err = server.New(server.Options{
 		Workers:     workers,
 		Pipes:       limits.pipes,
@@ -101,17 +115,19 @@ func (i *instance) start(c *conf.Config) error {
 		Logger:      i.logger,
 	})
 	if err != nil {
-		i.log.Close(flushWait)
 		return err
 	}
-	next, err := i.server.Prepare(context.Background(), c)
+	next, err := i.server.Prepare(context.Background(), c.Config)
 	if err != nil {
-		i.log.Close(flushWait)
 		return err
 	}
 	if i.pid, err = writePid(c.Pid); err != nil {
 		next.Discard()
-		i.log.Close(flushWait)
+		return err
+	}
+	if err := i.settle(c); err != nil {
+		_ = i.pid.Remove()
+		next.Discard()
 		return err
 	}
 	next.Commit()
@@ -119,6 +135,32 @@ func (i *instance) start(c *conf.Config) error {
 		zap.String("version", version), zap.Int("pid", os.Getpid()), zap.String("config", c.Files[0]),
 		zap.Int("workers", workers), zap.Int("gomaxprocs", runtime.GOMAXPROCS(0)),
 		zap.Uint64("nofile", limits.nofile), zap.Int("max_sessions", limits.sessions), zap.Int("pipes", limits.pipes))
+	return nil
+}
+
+// settle makes the process the user that the configuration names, and takes it
+// to the directory it names. All that needs root is open by now.
+func (i *instance) settle(c settings) error {
+	if c.identity != nil {
+		if err := i.log.GiveTo(c.identity.UID); err != nil {
+			i.logger.Warn("log file keeps its owner", zap.Error(err))
+		}
+		if err := c.identity.Become(process.BindService); err != nil {
+			return fmt.Errorf("become user %q: %w", c.User, err)
+		}
+	}
+	if c.WorkingDirectory == "" {
+		return nil
+	}
+	if i.file != "" { // a reload still has to find it
+		var err error
+		if i.file, err = filepath.Abs(i.file); err != nil {
+			return err
+		}
+	}
+	if err := os.Chdir(c.WorkingDirectory); err != nil {
+		return fmt.Errorf("working_directory: %w", err)
+	}
 	return nil
 }
 
@@ -193,6 +235,8 @@ func (i *instance) handle(signals <-chan os.Signal) {
 			} else {
 				i.logger.Info("log reopened")
 			}
+		case syscall.SIGUSR2:
+			i.logger.Error("SIGUSR2: this version cannot hand over to another program; restart it instead")
 		case syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGINT:
 			cancel() // name lookups of a reload under way
 			close(reloads)
@@ -247,7 +291,7 @@ func (i *instance) reload(ctx context.Context) {
 }
 
 func (i *instance) tryReload(ctx context.Context) error {
-	c, err := i.load()
+	c, err := i.command.load(i.file)
 	if err != nil {
 		return err
 	}
@@ -255,7 +299,7 @@ func (i *instance) tryReload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	next, err := i.server.Prepare(ctx, c)
+	next, err := i.server.Prepare(ctx, c.Config)
 	if err != nil {
 		return err
 	}
@@ -277,12 +321,29 @@ func (i *instance) tryReload(ctx context.Context) error {
 		_ = i.pid.Remove()
 	}
 	i.pid = pid
-	i.warn(c)
-	if c.WorkerProcesses != i.config.WorkerProcesses {
-		i.logger.Warn("worker_processes has changed: it takes effect at the next start")
-	}
-	i.server.SetMaxSessions(i.limit(c).sessions)
+	i.warn(c.Config)
+	i.warnFixed(c)
+	i.server.SetMaxSessions(i.limit(c.Config).sessions)
 	next.Commit()
 	i.config = c
 	return nil
+}
+
+// warnFixed tells of changes that a running process does not follow.
+func (i *instance) warnFixed(c settings) {
+	old := i.config
+	for _, fixed := range []struct {
+		name    string
+		changed bool
+	}{
+		{"worker_processes", c.WorkerProcesses != old.WorkerProcesses},
+		{"daemon", c.Daemon != old.Daemon},
+		{"user", c.User != old.User || c.Group != old.Group},
+		{"working_directory", c.WorkingDirectory != old.WorkingDirectory},
+		{"env", !slices.Equal(c.Env, old.Env)},
+	} {
+		if fixed.changed {
+			i.logger.Warn(fixed.name + " has changed: it takes effect at the next start")
+		}
+	}
 }

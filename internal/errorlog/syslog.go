@@ -165,9 +165,8 @@ func openSyslog(parameters string) (*syslog, error) {
 	}
 	s := &syslog{to: to}
 	if !to.noHost {
-		s.host, _ = os.Hostname()
-		s.host, _, _ = strings.Cut(s.host, ".")
-		s.host += " "
+		host, _ := os.Hostname()
+		s.host = strings.ToLower(host) + " "
 	}
 	return s, nil
 }

@@ -72,6 +72,21 @@ func (p *PidFile) fill(f *os.File) error {
 	return os.Rename(f.Name(), p.path)
 }
 
+// CheckPidFile tells whether WritePidFile would do, as far as its directory goes.
+func CheckPidFile(path string) error {
+	dir := filepath.Dir(path)
+	err := checkDir(dir)
+	if err == nil {
+		if errno := unix.Access(dir, unix.W_OK|unix.X_OK); errno != nil {
+			err = hint(&fs.PathError{Op: "open", Path: path, Err: errno})
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("write pid file %s: %w", path, err)
+	}
+	return nil
+}
+
 func checkDir(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {

@@ -17,26 +17,31 @@ import (
 // 64-bit number, and a line's end.
 const longestPid = 22
 
-// SignalPidFile sends a signal to the process that the pid file at path names.
-// Errors are in nginx's words, which scripts look for.
-func SignalPidFile(path string, sig syscall.Signal) error {
+// ReadPidFile is the process that the pid file at path names. Its errors, and
+// Signal's, are in nginx's words, which scripts look for.
+func ReadPidFile(path string) (pid int, err error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nginxError(fmt.Sprintf("open() %q", path), err)
+		return 0, nginxError(fmt.Sprintf("open() %q", path), err)
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, longestPid))
 	if err != nil {
-		return nginxError(fmt.Sprintf("read() %q", path), err)
+		return 0, nginxError(fmt.Sprintf("read() %q", path), err)
 	}
 	text = bytes.TrimRight(text, "\r\n")
 	// Digits alone, as nginx reads it: no sign, no blank. Nor 0, which kill takes
 	// for all processes of the caller's group.
-	pid, err := strconv.ParseUint(string(text), 10, 31)
-	if err != nil || pid == 0 {
-		return fmt.Errorf(`invalid PID number "%s" in %q`, text, path)
+	number, err := strconv.ParseUint(string(text), 10, 31)
+	if err != nil || number == 0 {
+		return 0, fmt.Errorf(`invalid PID number "%s" in %q`, text, path)
 	}
-	if err := unix.Kill(int(pid), sig); err != nil {
+	return int(number), nil
+}
+
+// Signal sends a signal to a process.
+func Signal(pid int, sig syscall.Signal) error {
+	if err := unix.Kill(pid, sig); err != nil {
 		return nginxError(fmt.Sprintf("kill(%d, %d)", pid, int(sig)), err)
 	}
 	return nil
