@@ -15,21 +15,30 @@ type Files struct {
 }
 
 // Refused tells what of files the kernel will not let id open, a sentence for
-// each. It needs root. It tries on a thread of its own that it spoils for
-// everything else, so it is for a process about to end.
-func (id Identity) Refused(files Files) ([]string, error) {
-	var refused []string
-	failed := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		err := id.takeThread()
-		if err == nil {
+// each. It needs root, and is for before Become.
+func (id Identity) Refused(files Files) (refused []string, err error) {
+	onSpareThread(func() {
+		if err = id.takeThread(); err == nil {
 			refused = files.refused()
 		}
-		failed <- err
-	}()
-	err := <-failed
+	})
 	return refused, err
+}
+
+// onSpareThread runs f on a thread that ends with it, so that f may spoil it.
+func onSpareThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and not unlocked: the thread ends with the goroutine
+		if unix.Gettid() != unix.Getpid() {
+			f()
+			return
+		}
+		onSpareThread(f) // a process's first thread cannot end before it
+		runtime.UnlockOSThread()
+	}()
+	<-done
 }
 
 func (f Files) refused() []string {
