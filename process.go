@@ -152,16 +152,27 @@ func (i *instance) settle(c settings) error {
 	if c.WorkingDirectory == "" {
 		return nil
 	}
-	if i.file != "" { // a reload still has to find it
-		var err error
-		if i.file, err = filepath.Abs(i.file); err != nil {
-			return err
-		}
+	if err := i.anchor(); err != nil {
+		return err
 	}
 	if err := os.Chdir(c.WorkingDirectory); err != nil {
 		return fmt.Errorf("working_directory: %w", err)
 	}
 	return nil
+}
+
+// anchor makes the paths that a reload begins with independent of the working
+// directory.
+func (i *instance) anchor() error {
+	prefix, err := filepath.Abs(i.command.prefix)
+	if err != nil {
+		return err
+	}
+	i.command.prefix = prefix + "/"
+	if i.file != "" {
+		i.file, err = filepath.Abs(i.file)
+	}
+	return err
 }
 
 func (i *instance) warn(c *conf.Config) {
@@ -310,7 +321,14 @@ func (i *instance) tryReload(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := i.log.Reconfigure(c.ErrorLog.Path, level); err != nil {
+	err = i.log.Reconfigure(c.ErrorLog.Path, level)
+	if err != nil && c.ErrorLog.Path == i.config.ErrorLog.Path {
+		// As at SIGUSR1: another user's process cannot always open what root could.
+		i.logger.Error("log not reopened, writing to the old file", zap.Error(err))
+		i.log.SetLevel(level)
+		err = nil
+	}
+	if err != nil {
 		if pid != i.pid && pid != nil {
 			_ = pid.Remove()
 		}

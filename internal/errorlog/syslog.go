@@ -19,9 +19,6 @@ const (
 	// longestSyslog bounds the text of one datagram, as nginx does. Over UDP a
 	// longer one would be cut to pieces, or lost.
 	longestSyslog = 2048
-	// sendWait is how long a daemon that is too slow may hold up the lines behind
-	// one. They wait in the sink's queue; nobody else does.
-	sendWait = time.Second
 )
 
 // facilities are in the order of their numbers (RFC 3164 section 4.1.1), with
@@ -146,7 +143,7 @@ type syslog struct {
 
 	mu       sync.Mutex // protects below; never held over a system call that may wait
 	conn     net.Conn   // nil: to be dialled
-	deadline time.Time  // of all writing, once the sink is to end
+	deadline time.Time  // of all writing, once the sink is to end; until then a slow daemon is waited for
 }
 
 // openSyslog looks the server's name up, but does not need the server: it may
@@ -208,8 +205,7 @@ func (s *syslog) send(line []byte) error {
 	}
 }
 
-// dial returns the connection, with the time that a write may take set on it,
-// and whether it is a new one.
+// dial returns the connection, and whether it is a new one.
 func (s *syslog) dial() (conn net.Conn, fresh bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -219,13 +215,9 @@ func (s *syslog) dial() (conn net.Conn, fresh bool, err error) {
 			s.conn = nil
 			return nil, false, err
 		}
-		fresh = true
+		return s.conn, true, s.conn.SetWriteDeadline(s.deadline)
 	}
-	deadline := time.Now().Add(sendWait)
-	if !s.deadline.IsZero() && s.deadline.Before(deadline) {
-		deadline = s.deadline
-	}
-	return s.conn, fresh, s.conn.SetWriteDeadline(deadline)
+	return s.conn, false, nil
 }
 
 func (s *syslog) hangUp() {
