@@ -29,7 +29,7 @@ func (c command) testConfig(stdout, stderr io.Writer) int {
 		err = server.Check(context.Background(), s.Config)
 	}
 	if err == nil {
-		for _, w := range append(s.Warnings, s.lost()...) {
+		for _, w := range append(s.Warnings, s.lost(!c.quiet)...) {
 			fmt.Fprintf(stderr, "%s: [warn] %s\n", c.name, w)
 		}
 		c.say(stderr, "the configuration file %s syntax is ok", name)
@@ -66,8 +66,9 @@ func (s settings) check() error {
 }
 
 // lost are warnings of what the process could not open again once it has become
-// another user.
-func (s settings) lost() []string {
+// another user; and, if rotation is set, of logs that it could not make anew,
+// which is well where logrotate does.
+func (s settings) lost(rotation bool) []string {
 	if s.identity == nil {
 		return nil
 	}
@@ -79,6 +80,9 @@ func (s settings) lost() []string {
 	}
 	if errorlog.IsFile(s.ErrorLog.Path) {
 		files.Append = append(files.Append, s.ErrorLog.Path)
+		if rotation {
+			files.Create = files.Append
+		}
 	}
 	refused, err := s.identity.Refused(files)
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 )
@@ -42,6 +41,9 @@ func personaOf(argv0 string) persona {
 	}
 }
 
+// likeNginx tells whether the program stands in nginx's place.
+func (p persona) likeNginx() bool { return p.pid != "" }
+
 // command is what a command line asks for.
 type command struct {
 	persona
@@ -70,8 +72,8 @@ var signals = map[string]syscall.Signal{
 // joined, and a value follows its letter at once or as the next argument. What
 // it returns has a name even if there is an error.
 func parseCommand(argv []string) (command, error) {
-	c := command{persona: personaOf(slices.Concat(argv, []string{""})[0])}
-	args := argv[min(1, len(argv)):]
+	c := command{persona: personaOf(argv[0])}
+	args := argv[1:]
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]
@@ -107,16 +109,13 @@ func parseCommand(argv []string) (command, error) {
 	return c, nil
 }
 
-// long takes the options that have no letter in nginx, where no argument begins
-// with two dashes.
+// long takes what begins with two dashes, which nginx always refuses.
 func (c *command) long(arg string) bool {
 	switch arg {
 	case "--help":
 		c.printHelp = true
 	case "--version":
 		c.printVersion = true
-	case "--default":
-		c.printDefault = true
 	default:
 		return false
 	}
@@ -139,6 +138,9 @@ func (c *command) flag(letter byte) bool {
 	case 'q':
 		c.quiet = true
 	case 'd':
+		if c.likeNginx() {
+			return false
+		}
 		c.printDefault = true
 	default:
 		return false
@@ -186,7 +188,8 @@ func (c *command) accept(letter byte) error {
 	return nil
 }
 
-const usage = `Usage: %s [-?hvVtTqd] [-s signal] [-p prefix]
+// usage is nginx's, with room for the name, what we have besides, and defaults.
+const usage = `Usage: %s [-?hvVtTq] [-s signal] [-p prefix]
              [-e filename] [-c filename] [-g directives]
 
 Options:
@@ -196,8 +199,7 @@ Options:
   -t            : test configuration and exit
   -T            : test configuration, dump it and exit
   -q            : suppress non-error messages during configuration testing
-  -d            : print the built-in configuration and exit
-  -s signal     : send signal to a master process: stop, quit, reopen, reload
+%s  -s signal     : send signal to a master process: stop, quit, reopen, reload
   -p prefix     : set prefix path (default: %s)
   -e filename   : set error log file (default: stderr)
   -c filename   : set configuration file (default: %s)
@@ -208,18 +210,19 @@ Options:
 // writeAbout writes what -v, -V and -h ask for.
 func (c command) writeAbout(w io.Writer) {
 	fmt.Fprintf(w, "%s version: %s\n", c.name, c.version)
-	prefix, config := "the working directory", "the built-in one, without "+strings.Join(c.configs, " and ")
-	if fresh := personaOf(c.name); fresh.prefix != "" {
-		prefix, config = fresh.prefix, c.configs[0]
+	own := "  -d            : print the built-in configuration and exit\n"
+	prefix, config := "the working directory", "the first of "+strings.Join(c.configs, ", ")+", or the built-in one"
+	if c.likeNginx() {
+		own, prefix, config = "", personaOf(c.name).prefix, c.configs[0]
 	}
 	if c.printHelp {
-		fmt.Fprintf(w, usage, c.name, prefix, config)
+		fmt.Fprintf(w, usage, c.name, own, prefix, config)
 	}
 	if c.printBuild {
 		fmt.Fprintf(w, "built by %s for %s/%s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		// What scripts look for: the paths, and the modules whose work this does.
 		fmt.Fprintf(w, "configure arguments:")
-		if c.pid != "" {
+		if c.likeNginx() {
 			fmt.Fprintf(w, " --prefix=%s --conf-path=%s --pid-path=%s", strings.TrimSuffix(prefix, "/"), config, c.pid)
 		}
 		fmt.Fprintln(w, " --error-log-path=stderr --with-stream --with-stream_realip_module")

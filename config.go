@@ -34,7 +34,7 @@ func (c command) configFile() string {
 			return path
 		}
 	}
-	if c.pid != "" { // nginx has none in it
+	if c.likeNginx() { // which has none in it
 		return c.configs[0]
 	}
 	return ""

@@ -145,7 +145,7 @@ func (i *instance) settle(c settings) error {
 		if err := i.log.GiveTo(c.identity.UID); err != nil {
 			i.logger.Warn("log file keeps its owner", zap.Error(err))
 		}
-		if err := c.identity.Become(process.BindService); err != nil {
+		if err := c.identity.Become(capabilities(c.Config)...); err != nil {
 			return fmt.Errorf("become user %q: %w", c.User, err)
 		}
 	}
@@ -159,6 +159,18 @@ func (i *instance) settle(c settings) error {
 		return fmt.Errorf("working_directory: %w", err)
 	}
 	return nil
+}
+
+// capabilities are those that the running process needs. Who wants transparent
+// binds later has to restart.
+func capabilities(c *conf.Config) []process.Capability {
+	needed := []process.Capability{process.BindService}
+	for _, s := range c.Servers {
+		if s.Bind != nil && s.Bind.Transparent {
+			return append(needed, process.NetRaw)
+		}
+	}
+	return needed
 }
 
 // anchor makes the paths that a reload begins with independent of the working

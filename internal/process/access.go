@@ -11,7 +11,8 @@ import (
 // Files are what a process opens by name while it runs.
 type Files struct {
 	Read   []string // the configuration
-	Append []string // logs, made anew where they are gone
+	Append []string // logs
+	Create []string // logs that are made anew when they have been renamed
 }
 
 // Refused tells what of files the kernel will not let id open, a sentence for
@@ -57,6 +58,8 @@ func (f Files) refused() []string {
 			err = nil // made by root at the start
 		}
 		try(path, "the log cannot be opened again (SIGUSR1)", err)
+	}
+	for _, path := range f.Create {
 		dir := filepath.Dir(path)
 		try(dir, "a log that was renamed is written on unless whoever renames it also makes the new one (logrotate: create)",
 			unix.Access(dir, unix.W_OK|unix.X_OK))
