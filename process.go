@@ -75,7 +75,7 @@ func (c command) serve(parent *process.Parent, stderr io.Writer) int {
 // detach ends what ties a process in the background to the one that started it.
 func (i *instance) detach(parent *process.Parent) error {
 	i.log.TakeCrashes()
-	return parent.Ready(i.config.ErrorLog.Path == errorlog.Stderr)
+	return parent.Ready(errorlog.IsStderr(i.config.ErrorLog.Path))
 }
 
 // start opens all that the configuration needs, becomes the user it names, and

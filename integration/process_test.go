@@ -284,6 +284,26 @@ func TestUser(t *testing.T) {
 	require.Equal(t, "a", visits(t, host+":25", 1))
 }
 
+// A container's log leads to standard error by a link. The user, who could not
+// open root's pipe, need not.
+//
+// Fails if the link is followed like any other.
+func TestUserLogsToStderr(t *testing.T) {
+	t.Parallel()
+	if smtptest.RaceEnabled() {
+		t.Skip("with cgo, which the race detector needs, Go cannot change all threads")
+	}
+	dir := shortDir(t)
+	require.NoError(t, os.Chmod(dir, 0o755))
+	link := filepath.Join(dir, "error.log")
+	require.NoError(t, os.Symlink("/dev/stderr", link))
+	p := smtptest.Start(t, fmt.Sprintf("user = 'nobody'\nerror_log = %q\n", link)+proxy(freeAddr(t), "192.0.2.1:25"))
+	hangUp(t, p)
+	p.Signal(syscall.SIGUSR1)
+	p.Await("log reopened", 1)
+	require.Zero(t, p.Count(`\[error\]`))
+}
+
 // A user that only root could become is a warning to anybody else.
 //
 // Fails if the program then refuses to start.

@@ -16,7 +16,7 @@ func Check(path string) error {
 		_, err := parseSyslog(parameters)
 		return err
 	}
-	if path == Stderr {
+	if IsStderr(path) {
 		return nil
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|syscall.O_NONBLOCK, 0)
@@ -39,6 +39,22 @@ func Check(path string) error {
 func IsFile(path string) bool {
 	_, ok := syslogParameters(path)
 	return !ok && path != Stderr
+}
+
+// IsStderr tells whether path stands for standard error, or leads to the pipe,
+// the socket or the terminal that it is: containers have a link to /dev/stderr
+// for a log. To open that anew takes rights that the process may have given up,
+// and a socket cannot be opened at all.
+func IsStderr(path string) bool {
+	if path == Stderr {
+		return true
+	}
+	named, err := os.Stat(path)
+	if err != nil || named.Mode().IsRegular() {
+		return false
+	}
+	stderr, err := os.Stderr.Stat()
+	return err == nil && os.SameFile(named, stderr)
 }
 
 // GiveTo makes the user uid the owner of the log file, so that Reopen goes on

@@ -138,7 +138,7 @@ func wait(done <-chan struct{}, timeout time.Duration) bool {
 }
 
 func (l *Log) open(path string) (*sink, error) {
-	if path == Stderr {
+	if IsStderr(path) {
 		return newSink(os.Stderr, &l.target.dropped), nil
 	}
 	if parameters, ok := syslogParameters(path); ok {
