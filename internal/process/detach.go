@@ -24,7 +24,8 @@ const (
 // Detach starts this program again with the same command line, detached from
 // the terminal, and waits until it calls Parent.Ready, or ends. It returns what
 // this process should exit with. The other one has our standard error until it
-// is ready, and so tells itself what goes wrong.
+// is ready, and so tells itself what goes wrong. A signal to stop, while we wait,
+// stops the other one, too.
 func Detach() (code int, err error) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP)
@@ -49,9 +50,10 @@ func Detach() (code int, err error) {
 		select {
 		case <-signals:
 			_ = child.Signal(syscall.SIGTERM)
+			code = 1 // even if it becomes ready first
 		case ok := <-said:
 			if ok {
-				return 0, nil
+				return code, nil
 			}
 			state, err := child.Wait()
 			if err != nil {
