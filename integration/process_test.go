@@ -126,6 +126,7 @@ func TestDaemon(t *testing.T) {
 	require.Equal(t, 1, second.code)
 	require.Regexp(t, `^nginx: \[emerg\] .*address already in use`, second.stderr)
 	require.Equal(t, 1, strings.Count(second.stderr, "\n"), second.stderr)
+	b.await(`\[emerg\] start failed \{"error": ".*address already in use`, 1)
 
 	b.signal("reload")
 	b.await("reload done", 1)
