@@ -33,6 +33,7 @@ type background struct {
 func startBackground(t *testing.T, program, dir, config string) *background {
 	t.Helper()
 	b := &background{t: t, program: program, dir: dir}
+	endByPidFile(t, b.path("pid"))
 	b.configure(config)
 	o := b.command()
 	require.Zero(t, o.code, o.stderr)
@@ -42,12 +43,25 @@ func startBackground(t *testing.T, program, dir, config string) *background {
 	b.pid, err = strconv.Atoi(strings.TrimSuffix(string(text), "\n"))
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		_ = syscall.Kill(b.pid, syscall.SIGKILL)
 		if t.Failed() {
 			t.Logf("log of process %d:\n%s", b.pid, b.log())
 		}
 	})
 	return b
+}
+
+// endByPidFile ends, with the test, whoever is in the pid file then: a process
+// in the background is nobody's child.
+func endByPidFile(t *testing.T, path string) {
+	t.Helper()
+	t.Cleanup(func() {
+		text, _ := os.ReadFile(path)
+		pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if strings.Contains(string(line), "conf.toml") { // not another of that number
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
 }
 
 func (b *background) path(name string) string { return filepath.Join(b.dir, name) }
@@ -160,6 +174,7 @@ func TestDaemon(t *testing.T) {
 func TestDaemonRefused(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
+	endByPidFile(t, dir+"/pid")
 	config := filepath.Join(dir, "conf.toml")
 	addr := freeAddr(t)
 	write := func(text string) {
