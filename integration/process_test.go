@@ -198,7 +198,7 @@ func TestDaemonRefused(t *testing.T) {
 	requireRefused(t, addr)
 }
 
-// whole reads what the kernel knows of each thread of a process.
+// threadStatuses is what the kernel knows of each thread of a process.
 func threadStatuses(t *testing.T, pid int) []string {
 	t.Helper()
 	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
@@ -298,6 +298,36 @@ func TestUser(t *testing.T) {
 	// The next start finds it all usable.
 	b = startBackground(t, b.program, dir, config("25"))
 	require.Equal(t, "a", visits(t, host+":25", 1))
+}
+
+// A right that only some configurations need is kept for them alone: a reload
+// that needs it later is refused, and a start with it works as another user.
+//
+// Fails if the right is kept always, or never.
+func TestUserTransparent(t *testing.T) {
+	t.Parallel()
+	if smtptest.RaceEnabled() {
+		t.Skip("with cgo, which the race detector needs, Go cannot change all threads")
+	}
+	a := mx(t, "a")
+	addr := freeAddr(t)
+	without := "user = 'nobody'\n" + proxy(addr, a.Addr())
+	with := "user = 'nobody'\n" + proxy(addr, a.Addr(), "proxy_bind = { address = '127.0.0.9', transparent = true }")
+	p := smtptest.Start(t, without)
+	p.Configure(with)
+	p.Signal(syscall.SIGHUP)
+	p.Await(`reload failed, .*CAP_NET_RAW`, 1)
+	require.Equal(t, "a", visits(t, addr, 1))
+	p.Signal(syscall.SIGTERM)
+	require.Zero(t, p.Exit(patience))
+
+	p = smtptest.Start(t, with)
+	for _, status := range threadStatuses(t, p.Pid()) {
+		require.Regexp(t, `(?m)^CapEff:\t0{12}2400$`, status)
+	}
+	require.Equal(t, "a", visits(t, addr, 1))
+	hangUp(t, p)
+	require.Equal(t, "a", visits(t, addr, 1))
 }
 
 // A container's log leads to standard error by a link. The user, who could not
