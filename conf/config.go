@@ -6,10 +6,16 @@
 // is meant to be honoured. Several syntaxes may fill the same Config; their
 // defaults belong to their readers, what holds for all is in validate.go.
 //
+// Load takes a file whose name ends in ".toml" for TOML, any other for an
+// nginx.conf. A nginx.conf means what it means to nginx, defaults included; TOML
+// has the defaults that an operator of mail wants. What can be said in one can be
+// said in the other.
+//
 // The way of a TOML file: source.go opens it and what it includes, scan.go
 // finds the place of every key and value, the TOML library reads the values,
 // node.go joins both to a tree, and the tables of directives.go say what each
-// key means. To add a directive, add a line there.
+// key means. That of an nginx.conf is told in ngx_reader.go, and its table is in
+// ngx_directives.go. To add a directive, add a line to both.
 //
 // Only main and internal/server know this package.
 package conf
@@ -63,7 +69,8 @@ type ErrorLog struct {
 }
 
 // Position is a place in a configuration file. Line and column count from 1,
-// columns in bytes; line 0 stands for the file as a whole.
+// columns in bytes; line 0 stands for the file as a whole. In an nginx.conf the
+// column is 0, since nginx knows lines only.
 type Position struct {
 	File string
 	Line int
@@ -149,7 +156,11 @@ type Server struct {
 	SocketKeepalive     Keepalive      // proxy_socket_keepalive
 	BufferSize          int            // proxy_buffer_size, bytes
 	NoDelay             bool           // tcp_nodelay, both sides
+	UploadRate          int            // proxy_upload_rate: bytes per second from the client; 0: no limit
+	DownloadRate        int            // proxy_download_rate: bytes per second to the client; 0: no limit
 	RealIPFrom          []netip.Prefix // set_real_ip_from: who must send a PROXY header where ProxyProtocol is on
+	ProxyHeaderTimeout  time.Duration  // proxy_protocol_timeout: for that header as a whole
+	Access              []AccessRule   // access; allow and deny: the first that matches decides, none allows
 
 	SMTP SMTP
 }
@@ -169,6 +180,16 @@ type SMTPReplies struct {
 	Limit       string
 	Shutdown    string
 	Pregreet    string
+	Denied      string
+}
+
+// An AccessRule is one rule about who may be a client. It is about one of
+// Prefix, Unix and All.
+type AccessRule struct {
+	Deny   bool
+	Prefix netip.Prefix // clients with addresses in it; masked
+	Unix   bool         // clients of unix sockets
+	All    bool
 }
 
 // Listen is one listening address and its socket options.

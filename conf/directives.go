@@ -89,7 +89,11 @@ var serverTable = directives[Server]{"[[server]]", []directive[Server]{
 	{"proxy_socket_keepalive", true, slot(keepalive, func(s *Server) *Keepalive { return &s.SocketKeepalive })},
 	{"proxy_buffer_size", "16k", slot(size(minBuffer, maxBuffer), func(s *Server) *int { return &s.BufferSize })},
 	{"tcp_nodelay", true, slot(flag, func(s *Server) *bool { return &s.NoDelay })},
+	{"proxy_upload_rate", 0, slot(rate, func(s *Server) *int { return &s.UploadRate })},
+	{"proxy_download_rate", 0, slot(rate, func(s *Server) *int { return &s.DownloadRate })},
 	{"set_real_ip_from", none, (*reader).realIPFrom},
+	{"proxy_protocol_timeout", "5s", slot(msec(1), func(s *Server) *time.Duration { return &s.ProxyHeaderTimeout })},
+	{"access", none, (*reader).access},
 	{"smtp", true, slot(flag, func(s *Server) *bool { return &s.SMTP.On })},
 	{"smtp_greeting_timeout", "20s", slot(msec(1), func(s *Server) *time.Duration { return &s.SMTP.GreetingTimeout })},
 	{"smtp_pregreet", "pass", slot(oneOf("pass", "hold", "reject"), func(s *Server) *string { return &s.SMTP.Pregreet })},
@@ -97,14 +101,21 @@ var serverTable = directives[Server]{"[[server]]", []directive[Server]{
 	{"smtp_replies", unavailable, (*reader).smtpReplies},
 }}
 
-// unavailable is the text that RFC 5321 section 4.2.3 has for it.
-const unavailable = "Service not available, closing transmission channel"
+// The texts of our own replies; that of unavailable is RFC 5321's (section 4.2.3).
+const (
+	unavailable = "Service not available, closing transmission channel"
+	overLimit   = "Too many sessions, try again later"
+	stopping    = "Service is shutting down, try again later"
+	pregreeted  = "Error: SMTP protocol synchronization"
+	denied      = "Access denied"
+)
 
 var smtpRepliesTable = directives[SMTPReplies]{"smtp_replies", []directive[SMTPReplies]{
 	{"unavailable", unavailable, slot(replyText, func(r *SMTPReplies) *string { return &r.Unavailable })},
-	{"limit", "Too many sessions, try again later", slot(replyText, func(r *SMTPReplies) *string { return &r.Limit })},
-	{"shutdown", "Service is shutting down, try again later", slot(replyText, func(r *SMTPReplies) *string { return &r.Shutdown })},
-	{"pregreet", "Error: SMTP protocol synchronization", slot(replyText, func(r *SMTPReplies) *string { return &r.Pregreet })},
+	{"limit", overLimit, slot(replyText, func(r *SMTPReplies) *string { return &r.Limit })},
+	{"shutdown", stopping, slot(replyText, func(r *SMTPReplies) *string { return &r.Shutdown })},
+	{"pregreet", pregreeted, slot(replyText, func(r *SMTPReplies) *string { return &r.Pregreet })},
+	{"denied", denied, slot(replyText, func(r *SMTPReplies) *string { return &r.Denied })},
 }}
 
 // Bounds of one configuration, all its files together.
@@ -120,6 +131,9 @@ const (
 	minBuffer = 1 << 10
 	maxBuffer = 1 << 20
 )
+
+// maxRate is the highest rate of a session, in bytes per second.
+const maxRate = 1 << 30
 
 var listenTable = directives[listenLine]{"listen", []directive[listenLine]{
 	{"address", required, slot(ports, func(l *listenLine) *portRange { return &l.ports })},
@@ -163,24 +177,24 @@ func settle[T any](homes map[string]string, t directives[T]) {
 // notYet are keys that nginx, its modules or a later version know. A star ends
 // a family of names.
 var notYet = strings.Fields(`
-	access_log accept_filter allow bind check_* debug_points
-	default_server deferred deny events fastopen geo geoip_* hash
-	health_check health_check_* http ip_hash js_* keyval* least_conn least_time
-	limit_conn limit_conn_* load_module lock_file log_format mail map map_*
-	master_process match metrics mqtt* multi_accept multipath
-	open_log_file_cache pass pcre_jit preread_* proxy_bind_dynamic
-	proxy_download_rate proxy_downstream_buffer proxy_protocol_timeout
-	proxy_requests proxy_responses proxy_session_drop proxy_socket_rcvbuf
-	proxy_socket_sndbuf proxy_ssl proxy_ssl_* proxy_upload_rate
-	proxy_upstream_buffer queue random rcvbuf real_ip_* resolve resolver
-	resolver_* return route server_name server_names_* service set setfib sndbuf
-	split_clients ssl ssl_* state status status_zone stream syslog tcp
+	access_log accept_filter allow bind check_* debug_points default_server
+	deferred deny events fastopen geo geoip_* hash health_check health_check_*
+	http ip_hash js_* keyval* least_conn least_time limit_conn limit_conn_*
+	load_module lock_file log_format mail map map_* master_process match metrics
+	mqtt* multi_accept multipath open_log_file_cache pass pcre_jit preread_*
+	proxy_bind_dynamic proxy_downstream_buffer proxy_requests proxy_responses
+	proxy_session_drop proxy_socket_rcvbuf proxy_socket_sndbuf proxy_ssl
+	proxy_ssl_* proxy_upstream_buffer queue random rcvbuf real_ip_* resolve
+	resolver resolver_* return route server_name server_names_* service set setfib
+	sndbuf split_clients ssl ssl_* state status status_zone stream syslog tcp
 	thread_pool timer_resolution udp use variables_hash_* worker_aio_*
 	worker_connections worker_cpu_affinity worker_priority worker_rlimit_core
 	zone zone_sync*`)
 
 // instead says what an operator can do in place of some of them.
 var instead = map[string]string{
+	"allow":                   `use access, as in access = ["allow 10.0.0.0/8", "deny all"]`,
+	"deny":                    `use access, as in access = ["deny 192.0.2.7"]`,
 	"hash":                    `the value of method may be "round_robin"`,
 	"health_check":            "use check in [[upstream]]",
 	"least_conn":              `the value of method may be "round_robin"`,

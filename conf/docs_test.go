@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,6 +45,29 @@ func TestReference(t *testing.T) {
 	bounds := fmt.Sprintf("at most %d MiB and %d lines in %d files, %d keys and values, %d servers and %d listening addresses",
 		maxBytes>>20, maxLines, maxFiles, maxNodes, maxServers, maxListens)
 	require.Contains(t, strings.ReplaceAll(sections["The file"], "\n", " "), bounds)
+}
+
+// TestNginxReference compares docs/nginx.md with the tables of directives: each is
+// named, as what it is.
+//
+// Fails if a directive is in no section, or in that of another kind.
+func TestNginxReference(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("../docs/nginx.md")
+	require.NoError(t, err)
+	for section, tables := range map[string][][]ngxDirective{
+		"Obeyed":         {ngxProcess, ngxGroups, ngxSessions},
+		"Our own":        {ngxOurs},
+		"Without effect": {ngxIdle},
+		"Refused":        {ngxRefused},
+	} {
+		_, text, ok := strings.Cut(string(doc), "\n## "+section+"\n")
+		require.True(t, ok, section)
+		text, _, _ = strings.Cut(text, "\n## ")
+		for _, d := range slices.Concat(tables...) {
+			require.Contains(t, text, "`"+d.name+"`", section)
+		}
+	}
 }
 
 // complete adds to an example what its table needs besides.
@@ -109,6 +133,7 @@ func TestExamples(t *testing.T) {
 	paths, err := filepath.Glob("../examples/*.toml")
 	require.NoError(t, err)
 	require.NotEmpty(t, paths)
+	paths = append(paths, "../examples/nginx.conf")
 	for _, path := range paths {
 		c, err := Load(path)
 		require.NoError(t, err)

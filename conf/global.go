@@ -5,13 +5,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"smtplb/conf/nginx"
 )
 
 // Global directives stand on the command line: -g "daemon on; pid /run/x;".
 // They are in nginx's syntax whatever that of the file is, since start-up files
 // have them so, and belong to the main context.
 
-const commandLine = "command line"
+const commandLine = nginx.CommandLine
 
 // globalShapes tells for each directive that -g knows how its arguments make the
 // value that the main table wants.
@@ -54,13 +56,9 @@ func numberOrWord(args []string) any {
 // setGlobal reads the directives of the command line. Errors are in nginx's
 // words.
 func (r *reader) setGlobal(text string) error {
-	for len(strings.TrimSpace(text)) > 0 {
-		var args []string
-		var err error
-		if args, text, err = cutDirective(text); err != nil {
-			return err
-		}
-		n, err := globalNode(args[0], args[1:])
+	tree, bad := nginx.ParseParameter(text, ".")
+	for _, d := range tree.Directives {
+		n, err := globalNode(d.Name, d.Args)
 		if err != nil {
 			return err
 		}
@@ -72,6 +70,9 @@ func (r *reader) setGlobal(text string) error {
 		default:
 			r.global = append(r.global, n)
 		}
+	}
+	if bad != nil {
+		return bad
 	}
 	return nil
 }
@@ -103,40 +104,6 @@ func globalNode(name string, args []string) (*node, error) {
 		}
 	}
 	return n, nil
-}
-
-// cutDirective cuts the first directive off text, with its name as the first of
-// its words, which may be quoted.
-func cutDirective(text string) (words []string, rest string, err error) {
-	for {
-		text = strings.TrimLeft(text, " \t\r\n")
-		if text == "" {
-			return nil, "", fmt.Errorf(`unexpected end of parameter, expecting ";" in %s`, commandLine)
-		}
-		switch c := text[0]; c {
-		case ';':
-			if len(words) == 0 {
-				return nil, "", fmt.Errorf("unexpected %q in %s", ";", commandLine)
-			}
-			return words, text[1:], nil
-		case '}':
-			return nil, "", fmt.Errorf("unexpected %q in %s", "}", commandLine)
-		case '{':
-			return nil, "", fmt.Errorf("block directives are not supported in -g option in %s", commandLine)
-		case '"', '\'':
-			word, after, closed := strings.Cut(text[1:], string(c))
-			if !closed {
-				return nil, "", fmt.Errorf(`unexpected end of parameter, expecting ";" in %s`, commandLine)
-			}
-			words, text = append(words, word), after
-		default:
-			end := strings.IndexAny(text, " \t\r\n;{")
-			if end < 0 {
-				end = len(text)
-			}
-			words, text = append(words, text[:end]), text[end:]
-		}
-	}
 }
 
 // withGlobal is the main file's table with the directives of the command line

@@ -43,7 +43,7 @@ func TestGlobal(t *testing.T) {
 		{"}", `unexpected "}" in command line`},
 		{";", `unexpected ";" in command line`},
 		{`pid "x;`, `unexpected end of parameter, expecting ";" in command line`},
-		{"error_log x loud;", `command line: level: want one of debug, info, notice, warn, error, crit, alert, emerg, got "loud"`},
+		{"error_log x loud;", `level: want one of debug, info, notice, warn, error, crit, alert, emerg, got "loud" in command line`},
 		{"pid x;", `t.toml:1:1: "pid" directive is duplicate: -g has it already`},
 	} {
 		_, err := load(test.global, "pid = 'y'\n")

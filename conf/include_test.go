@@ -134,20 +134,20 @@ func TestIncludeTotalSize(t *testing.T) {
 
 func TestUnreadable(t *testing.T) {
 	t.Parallel()
-	dir := writeTree(t, map[string]string{"text": "a\xffb"})
+	dir := writeTree(t, map[string]string{"text.toml": "a\xffb", "dir.toml/x": ""})
 	load := func(name string) error {
 		c, err := Load(filepath.Join(dir, name))
 		require.Nil(t, c)
 		return err
 	}
-	require.EqualError(t, load("gone"), dir+"/gone: no such file; check the path")
-	require.EqualError(t, load("text/x"), dir+"/text/x: not a directory")
-	require.EqualError(t, load("."), dir+`: is a directory; name the files in it, as in "conf.d/*.toml"`)
-	require.EqualError(t, load("text"), dir+"/text:1:2: not a text file; a configuration is UTF-8 text without zero bytes")
+	require.EqualError(t, load("gone.toml"), dir+"/gone.toml: no such file; check the path")
+	require.EqualError(t, load("text.toml/x.toml"), dir+"/text.toml/x.toml: not a directory")
+	require.EqualError(t, load("dir.toml"), dir+`/dir.toml: is a directory; name the files in it, as in "conf.d/*.toml"`)
+	require.EqualError(t, load("text.toml"), dir+"/text.toml:1:2: not a text file; a configuration is UTF-8 text without zero bytes")
 
 	// Fails, by hanging, if a pipe is opened to wait for its writer.
-	require.NoError(t, syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600))
-	require.EqualError(t, load("pipe"), dir+"/pipe: is not a regular file; a configuration must be readable again at reload")
+	require.NoError(t, syscall.Mkfifo(filepath.Join(dir, "pipe.toml"), 0o600))
+	require.EqualError(t, load("pipe.toml"), dir+"/pipe.toml: is not a regular file; a configuration must be readable again at reload")
 
 	require.ErrorContains(t, advise(&fs.PathError{Op: "open", Path: "x", Err: syscall.EACCES}),
 		fmt.Sprintf("permission denied; let user id %d read the file", os.Geteuid()))

@@ -67,6 +67,9 @@ func size(least, most int) func(*node) (int, error) {
 	}
 }
 
+// rate is a size for each second, where 0 is no limit.
+func rate(n *node) (int, error) { return size(0, maxRate)(n) }
+
 // sizeText writes a size as nginx would, if it is a round one.
 func sizeText(n int) string {
 	switch {
@@ -242,13 +245,16 @@ func keepalive(n *node) (Keepalive, error) {
 		}
 		return Keepalive{}, nil
 	case string:
+		if v == "kernel" {
+			return Keepalive{On: true}, nil
+		}
 		k, err := parseKeepalive(v)
 		if err != nil {
 			return Keepalive{}, bad(n, err)
 		}
 		return k, nil
 	}
-	return Keepalive{}, want(`true, false or "idle:interval:count"`, n)
+	return Keepalive{}, want(`true, false, "kernel" or "idle:interval:count"`, n)
 }
 
 // parseKeepalive reads nginx's "idle:interval:count". A part left out is the

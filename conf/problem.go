@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"smtplb/conf/nginx"
 )
 
 // maxProblems bounds what one bad file can make us print. Nobody reads further,
@@ -12,10 +14,14 @@ import (
 const maxProblems = 1000
 
 // String formats p as compilers do, "file:line:col", so that editors can jump
-// to it. A place without a line is the file as a whole.
+// to it. A place without a line is the file as a whole, one without a column is
+// in an nginx.conf.
 func (p Position) String() string {
-	if p.Line == 0 {
+	switch {
+	case p.Line == 0:
 		return p.File
+	case p.Col == 0:
+		return fmt.Sprintf("%s:%d", p.File, p.Line)
 	}
 	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Col)
 }
@@ -26,7 +32,18 @@ type ParseError struct {
 	Message  string
 }
 
-func (e ParseError) Error() string { return e.Position.String() + ": " + e.Message }
+// Error puts the place before the message, or behind it as nginx does if it is
+// in an nginx.conf. What is wrong with no place in particular has none.
+func (e ParseError) Error() string {
+	switch at := e.Position; {
+	case at == Position{}:
+		return e.Message
+	case at.Line > 0 && at.Col == 0 || at.File == nginx.CommandLine:
+		return e.Message + " in " + at.String()
+	default:
+		return at.String() + ": " + e.Message
+	}
+}
 
 // Problems are all problems found in a configuration, one a line, in the order
 // of the files read and of the places in them.

@@ -128,11 +128,16 @@ func (r *reader) proxyPass(s *Server, n *node) {
 
 // A server may take ten minutes to answer the end of a message (RFC 5321
 // section 4.5.3.2.6); who is cut off before sends the message again.
+const (
+	patientTimeout = 10 * time.Minute
+	impatient      = "proxy_timeout below 600s cuts off servers that are slow to take a message, " +
+		"which then arrives twice (RFC 5321 section 4.5.3.2.6)"
+)
+
 func (r *reader) proxyTimeout(s *Server, n *node) {
 	slot(msec(1), func(s *Server) *time.Duration { return &s.Timeout })(r, s, n)
-	if s.Timeout < 10*time.Minute {
-		r.warn(n.at, "proxy_timeout below 600s cuts off servers that are slow to take a message, "+
-			"which then arrives twice (RFC 5321 section 4.5.3.2.6)")
+	if s.Timeout < patientTimeout {
+		r.warn(n.at, impatient)
 	}
 }
 
@@ -198,6 +203,26 @@ func (r *reader) realIPFrom(s *Server, n *node) {
 			continue
 		}
 		s.RealIPFrom = append(s.RealIPFrom, prefix)
+	}
+}
+
+// access reads who may be a client: "allow" or "deny" and whom.
+func (r *reader) access(s *Server, n *node) {
+	for _, n := range n.elements() {
+		text, err := str(n)
+		verb, whom, _ := strings.Cut(text, " ")
+		if err != nil || verb != "allow" && verb != "deny" {
+			r.problem(n.at, "access: %v", want(`a rule such as "allow 192.0.2.0/24" or "deny all"`, n))
+			continue
+		}
+		rule := AccessRule{Deny: verb == "deny", All: whom == "all", Unix: whom == "unix:"}
+		if !rule.All && !rule.Unix {
+			if rule.Prefix, err = parsePrefix(whom); err != nil {
+				r.problem(n.at, `access: %q: %v, or "all" or "unix:"`, text, err)
+				continue
+			}
+		}
+		s.Access = append(s.Access, rule)
 	}
 }
 

@@ -2,16 +2,20 @@ package conf
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 )
 
-// Load reads the configuration file at path, and what it includes. It returns
-// either a complete Config or Problems. Any goroutine may call it; it keeps
-// nothing.
+// Load reads the configuration file at path, and what it includes: TOML if its
+// name ends in ".toml", else the language of nginx. It returns either a complete
+// Config or Problems. Any goroutine may call it; it keeps nothing.
 func Load(path string) (*Config, error) { return LoadWith(path, "") }
 
 // LoadWith is Load with global directives from the command line (-g).
 func LoadWith(path, global string) (*Config, error) {
+	if filepath.Ext(path) != ".toml" {
+		return loadNginx(path, global)
+	}
 	r := newReader()
 	if err := r.setGlobal(global); err != nil {
 		return nil, err
@@ -20,7 +24,7 @@ func LoadWith(path, global string) (*Config, error) {
 	return r.finish()
 }
 
-// Parse reads a configuration that is held in memory. The name stands for it
+// Parse reads a configuration in TOML that is held in memory. The name stands for it
 // in messages, and what it includes is sought in that name's directory.
 func Parse(name string, data []byte) (*Config, error) { return ParseWith(name, data, "") }
 

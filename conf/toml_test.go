@@ -67,6 +67,7 @@ proxy_pass = "A"
 			SocketKeepalive:     on,
 			BufferSize:          16 << 10,
 			NoDelay:             true,
+			ProxyHeaderTimeout:  5 * time.Second,
 			SMTP: SMTP{
 				On:              true,
 				GreetingTimeout: 20 * time.Second,
@@ -76,6 +77,7 @@ proxy_pass = "A"
 					Limit:       "Too many sessions, try again later",
 					Shutdown:    "Service is shutting down, try again later",
 					Pregreet:    "Error: SMTP protocol synchronization",
+					Denied:      "Access denied",
 				},
 			},
 		}},
@@ -133,11 +135,15 @@ proxy_socket_keepalive = false
 proxy_buffer_size = 32768
 tcp_nodelay = false
 set_real_ip_from = ["192.0.2.1", "10.0.0.0/8", "2001:db8::/32", "::1"]
+proxy_upload_rate = "100k"
+proxy_download_rate = "1m"
+proxy_protocol_timeout = "3s"
+access = ["deny 192.0.2.7", "allow 192.0.2.0/24", "allow unix:", "deny all"]
 smtp = false
 smtp_greeting_timeout = "500ms"
 smtp_pregreet = "hold"
 smtp_hostname = "mx.example.org"
-smtp_replies = { unavailable = "a", limit = "b", shutdown = "c", pregreet = "d" }
+smtp_replies = { unavailable = "a", limit = "b", shutdown = "c", pregreet = "d", denied = "e" }
 `))
 	require.NoError(t, err)
 	require.Empty(t, c.Warnings)
@@ -205,12 +211,22 @@ smtp_replies = { unavailable = "a", limit = "b", shutdown = "c", pregreet = "d" 
 		netip.MustParsePrefix("2001:db8::/32"),
 		netip.MustParsePrefix("::1/128"),
 	}, s.RealIPFrom)
+	require.Equal(t, 100<<10, s.UploadRate)
+	require.Equal(t, 1<<20, s.DownloadRate)
+	require.Equal(t, 3*time.Second, s.ProxyHeaderTimeout)
+	require.Equal(t, []AccessRule{
+		{Deny: true, Prefix: netip.MustParsePrefix("192.0.2.7/32")},
+		{Prefix: netip.MustParsePrefix("192.0.2.0/24")},
+		{Unix: true},
+		{Deny: true, All: true},
+	}, s.Access)
 	require.Equal(t, SMTP{
 		GreetingTimeout: 500 * time.Millisecond,
 		Pregreet:        "hold",
 		Hostname:        "mx.example.org",
-		Replies:         SMTPReplies{"a", "b", "c", "d"},
+		Replies:         SMTPReplies{"a", "b", "c", "d", "e"},
 	}, s.SMTP)
+	requireSame(t, c)
 }
 
 // A plain address in proxy_pass makes a group of its own with nginx's defaults,
@@ -235,11 +251,12 @@ proxy_pass = "unix:/run/a"
 	require.Len(t, c.Upstreams, 3)
 	at := Position{"t.toml", 4, 14}
 	require.Equal(t, Upstream{
-		Position: at,
-		Name:     "MX.example.org:25",
-		Implicit: true,
-		Method:   "round_robin",
-		Check:    Check{Position: at},
+		Position:      at,
+		Name:          "MX.example.org:25",
+		Implicit:      true,
+		Method:        "round_robin",
+		ProxyProtocol: "off",
+		Check:         Check{Position: at},
 		Servers: []UpstreamServer{{
 			Position:    at,
 			Address:     Address{Text: "MX.example.org:25", Host: "mx.example.org", Port: 25},

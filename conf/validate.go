@@ -118,6 +118,8 @@ func implicitUpstream(a Address, at Position) Upstream {
 		Name:     a.Text,
 		Implicit: true,
 		Method:   "round_robin",
+
+		ProxyProtocol: "off",
 		Servers: []UpstreamServer{{
 			Position:    at,
 			Address:     a,
@@ -190,7 +192,7 @@ func (v *validator) clients() {
 				continue
 			}
 			if l.Address.Port == smtpsPort && s.SMTP.On {
-				v.warn(l.Position, "listen %s: on port 465 the client speaks first, in TLS, and a server's greeting is never seen; set smtp = false", l.Address.Text)
+				v.warn(l.Position, "listen %s: on port 465 the client speaks first, in TLS, and a server's greeting is never seen; turn smtp off", l.Address.Text)
 			}
 			if l.ProxyProtocol && len(s.RealIPFrom) == 0 {
 				v.problem(l.Position, "listen %s: proxy_protocol needs set_real_ip_from, the proxies whose word is taken; an empty list would trust nobody or everybody", l.Address.Text)
@@ -202,7 +204,7 @@ func (v *validator) clients() {
 		own := s.Bind != nil && s.Bind.Host == "" // servers see the client's own address
 		if h := header[s.ProxyPass]; public && s.SMTP.On && !own && (h == "" || h == "off") {
 			v.warn(s.Position, "OPEN RELAY HAZARD: the servers of %q see every client as coming from this host, and take it for one of their own if this host is in their mynetworks; "+
-				"their limits and blocklists see one client, too. Set proxy_protocol in the upstream and in its servers, or take this host out of what they trust", s.ProxyPass)
+				"their limits and blocklists see one client, too. Turn proxy_protocol on, here and in those servers, or take this host out of what they trust", s.ProxyPass)
 		}
 	}
 }

@@ -53,16 +53,17 @@ func TestCommandLineAsNginx(t *testing.T) {
 	t.Parallel()
 	theirs, ours := peers.Path(t, "nginx"), asNginx(t)
 	dir := shortDir(t)
-	// The language differs, and the words of what is wrong in it.
+	// Without a server smtplb would have nothing to do, and nginx does not know
+	// the block.
 	write := func(name, nginx, smtplb string) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(nginx), 0o644))
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "smtplb", name), []byte(smtplb), 0o644))
 	}
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "smtplb"), 0o755))
-	server := proxy("127.0.0.1:2", "192.0.2.1:25")
-	write("ok", "events {}\npid pid;\n", "pid = 'pid'\n"+server)
-	write("bad", "bogus;\n", "bogus = 1\n"+server)
-	write("nolog", "events {}\npid pid;\nerror_log none/log;\n", "pid = 'pid'\nerror_log = 'none/log'\n"+server)
+	const server = "stream { server { listen 127.0.0.1:2; proxy_pass 192.0.2.1:25; } }\n"
+	write("ok", "events {}\npid pid;\n", "events {}\npid pid;\n"+server)
+	write("bad", "bogus;\n", "bogus;\n"+server)
+	write("nolog", "events {}\npid pid;\nerror_log none/log;\n", "events {}\npid pid;\nerror_log none/log;\n"+server)
 
 	for _, test := range []struct {
 		args []string
@@ -154,7 +155,7 @@ func TestVersionAndDump(t *testing.T) {
 	want := outcomeOf(t, exec.Command(theirs, "-Tq", "-g", "pid pid;", "-p", dir, "-c", "n"))
 	require.Zero(t, want.code, want.stderr)
 
-	ourMain, ourIncluded := "include = 'ourinc'\n", strings.TrimSuffix(proxy("127.0.0.1:2", "192.0.2.1:25"), "\n")
+	ourMain, ourIncluded := "include ourinc;\n", "stream { server { listen 127.0.0.1:2; proxy_pass 192.0.2.1:25; } }"
 	write("o", ourMain)
 	write("ourinc", ourIncluded)
 	got := outcomeOf(t, exec.Command(ours, "-Tq", "-g", "pid pid;", "-p", dir, "-c", "o"))
@@ -172,10 +173,10 @@ func TestEarlyLog(t *testing.T) {
 	dir := shortDir(t)
 	early := filepath.Join(dir, "early.log")
 	cmd := exec.Command(smtptest.Build(t), "-p", dir, "-e", "early.log", "-c", "none")
-	require.Equal(t, outcome{1, "", "smtplb: [emerg] " + dir + "/none: no such file; check the path\n"}, outcomeOf(t, cmd))
+	require.Equal(t, outcome{1, "", "smtplb: [emerg] open() \"" + dir + "/none\" failed (2: No such file or directory)\n"}, outcomeOf(t, cmd))
 	text, err := os.ReadFile(early)
 	require.NoError(t, err)
-	require.Regexp(t, `^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[emerg\] `+dir+"/none: no such file; check the path\n$", string(text))
+	require.Regexp(t, `^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[emerg\] open\(\) "`+dir+`/none" failed \(2: No such file or directory\)`+"\n$", string(text))
 
 	require.NoError(t, os.Remove(early))
 	p := smtptest.Launch{Args: []string{"-e", early}}.Start(t, proxy(freeAddr(t), "192.0.2.1:25"))

@@ -54,7 +54,7 @@ step ExecStartPre; run ExecStartPre
 step ExecStart; run ExecStart
 first=$(mainpid); kill -0 $first; greets 25
 step 'nginx -t && nginx -s reload'
-sed -i 's/127.0.0.1:25"/127.0.0.1:26"/' /etc/nginx/nginx.conf
+sed -i 's/127.0.0.1:25;/127.0.0.1:26;/' /etc/nginx/nginx.conf
 nginx -t && nginx -s reload
 logged 'reload done'; greets 26
 step ExecReload; run ExecReload
@@ -72,7 +72,6 @@ step ExecStop; run ExecStop
 gone $first
 
 step 'init.d start, restart, stop'
-sed -i '1i daemon = true' /etc/nginx/nginx.conf # the default in nginx's own language
 sh /etc/init.d/nginx start
 second=$(mainpid); greets 26
 sh /etc/init.d/nginx restart
@@ -104,8 +103,8 @@ func TestDebianStartFiles(t *testing.T) {
 	out, err := exec.Command("go", "build", "-o", sample, "../examples/sampleserver").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	config := filepath.Join(dir, "nginx.conf")
-	require.NoError(t, os.WriteFile(config, []byte("user = 'www-data'\nerror_log = '/var/log/nginx/error.log'\n"+
-		proxy("127.0.0.1:25", "127.0.0.1:10025")), 0o644))
+	require.NoError(t, os.WriteFile(config, []byte("user www-data;\nerror_log /var/log/nginx/error.log notice;\n"+
+		"events {}\nstream { server { listen 127.0.0.1:25; proxy_pass 127.0.0.1:10025; } }\n"), 0o644))
 	scratch := filepath.Join(dir, "scratch")
 	require.NoError(t, os.Mkdir(scratch, 0o755))
 

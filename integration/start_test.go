@@ -74,6 +74,8 @@ func TestCommandLine(t *testing.T) {
 	require.NoError(t, os.Chmod(dir, 0o755))
 	secret := filepath.Join(dir, "secret.toml")
 	require.NoError(t, os.WriteFile(secret, []byte(proxy(freeAddr(t), "192.0.2.1:25")), 0o600))
+	secretConf := filepath.Join(dir, "secret.conf")
+	require.NoError(t, os.WriteFile(secretConf, []byte("events {}"), 0o600))
 	program := smtptest.Build(t)
 	for _, test := range []struct {
 		args string
@@ -81,10 +83,12 @@ func TestCommandLine(t *testing.T) {
 		want string
 	}{
 		{"-c " + dir + "/none.toml", 1, "smtplb: [emerg] " + dir + "/none.toml: no such file; check the path\n"},
-		{"-c " + dir, 1, "smtplb: [emerg] " + dir + ": is a directory; name the files in it, as in \"conf.d/*.toml\"\n"},
+		{"-c " + dir + "/none.conf", 1, "smtplb: [emerg] open() \"" + dir + "/none.conf\" failed (2: No such file or directory)\n"},
+		{"-c " + dir, 1, "smtplb: [emerg] pread() \"" + dir + "\" failed (21: Is a directory)\n"},
 		{"-c " + secret, 1, "smtplb: [emerg] " + secret + ": permission denied; let user id 65534 read the file and enter its directories\n"},
-		{"-c " + program, 1, "not a text file; a configuration is UTF-8 text without zero bytes\n"},
-		{"-c /dev/null", 1, "smtplb: [emerg] /dev/null: is not a regular file; a configuration must be readable again at reload\n"},
+		{"-c " + secretConf, 1, "smtplb: [emerg] open() \"" + secretConf + "\" failed (13: Permission denied)\n"},
+		{"-c " + program, 1, " in " + program + ":"},
+		{"-c /dev/null", 1, "smtplb: [emerg] \"/dev/null\" is not a regular file; a configuration must be readable again at reload\n"},
 		{"-d", 0, "[[upstream]]"},
 		{"-t", 0, "smtplb: configuration file built-in configuration test is successful\n"},
 	} {
@@ -108,6 +112,7 @@ func TestExamplesPass(t *testing.T) {
 	examples, err := filepath.Glob("../examples/*.toml")
 	require.NoError(t, err)
 	require.NotEmpty(t, examples)
+	examples = append(examples, "../examples/nginx.conf")
 	dir := shortDir(t)
 	for _, example := range examples {
 		text, err := os.ReadFile(example)
