@@ -51,6 +51,7 @@ type command struct {
 	printVersion bool
 	printBuild   bool
 	printDefault bool
+	explain      bool
 	test         bool
 	dump         bool
 	quiet        bool
@@ -116,6 +117,8 @@ func (c *command) long(arg string) bool {
 		c.printHelp = true
 	case "--version":
 		c.printVersion = true
+	case "--explain":
+		c.explain = true
 	default:
 		return false
 	}
@@ -210,7 +213,8 @@ Options:
 // writeAbout writes what -v, -V and -h ask for.
 func (c command) writeAbout(w io.Writer) {
 	fmt.Fprintf(w, "%s version: %s\n", c.name, c.version)
-	own := "  -d            : print the built-in configuration and exit\n"
+	own := "  -d            : print the built-in configuration and exit\n" +
+		"  --explain     : print what the configuration comes to, as TOML, and exit\n"
 	prefix, config := "the working directory", "the first of "+strings.Join(c.configs, ", ")+", or the built-in one"
 	if c.likeNginx() {
 		own, prefix, config = "", personaOf(c.name).prefix, c.configs[0]

@@ -79,6 +79,16 @@ func (c command) load(file string) (settings, error) {
 	return s, nil
 }
 
+// explainConfig is --explain.
+func (c command) explainConfig(stdout, stderr io.Writer) int {
+	s, err := c.load(c.configFile())
+	if err != nil {
+		return c.emerg(stderr, err)
+	}
+	_, _ = stdout.Write(conf.Explain(s.Config))
+	return exitOK
+}
+
 // identify finds out about the user, whom only root can become. It is for the
 // start: afterwards the process is that user.
 func (s *settings) identify() error {

@@ -48,6 +48,8 @@ func run(argv []string, stdout, stderr io.Writer) int {
 	case c.printDefault:
 		_, _ = stdout.Write(defaultConfig)
 		return exitOK
+	case c.explain:
+		return c.explainConfig(stdout, stderr)
 	case c.test:
 		return c.testConfig(stdout, stderr)
 	case c.signal != "":

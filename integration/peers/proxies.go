@@ -34,8 +34,15 @@ events { worker_connections 8192; }
 stream {
 %s
 }
-`, fetched(t, "root/usr/lib/nginx/modules/ngx_stream_module.so"), filepath.Join(dir, "pid"), stream))
+`, NginxStreamModule(t), filepath.Join(dir, "pid"), stream))
 	return startDaemon(t, "nginx", dir, addr, []string{Path(t, "nginx"), "-e", "stderr", "-p", dir, "-c", conf})
+}
+
+// NginxStreamModule returns the path of what nginx must load to have a stream
+// block.
+func NginxStreamModule(t testing.TB) string {
+	t.Helper()
+	return fetched(t, "root/usr/lib/nginx/modules/ngx_stream_module.so")
 }
 
 // HAProxy starts a HAProxy with one thread and the given sections, of which one
