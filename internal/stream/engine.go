@@ -51,7 +51,6 @@ type worker struct {
 	buf             []byte // what is read is written or held before the next read
 	from, to, local reactor.Sockaddr
 	calls           calls
-	headerTimeout   int64 // ms
 	doubtAfter      int64 // ms
 
 	_    [64]byte // load is read by all workers
@@ -93,7 +92,7 @@ func New(o Options) (*Engine, error) {
 	e := &Engine{log: o.Logger}
 	e.limit.Store(int64(o.MaxSessions))
 	for range o.Workers {
-		w := &worker{engine: e, log: o.Logger, buf: make([]byte, 16<<10), headerTimeout: headerTimeout, doubtAfter: doubtAfter}
+		w := &worker{engine: e, log: o.Logger, buf: make([]byte, 16<<10), doubtAfter: doubtAfter}
 		w.calls = calls{splice: reactor.Splice, accept: (*reactor.Sockaddr).Accept, socket: (*reactor.Sockaddr).Socket}
 		loop, err := reactor.NewLoop(w)
 		if err != nil {

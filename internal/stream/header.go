@@ -13,8 +13,13 @@ import (
 // us says, and as we say to servers.
 
 // headerTimeout is how long, in ms, a proxy in front may take to send its whole
-// header, from accept on; Postfix has the same. Tests have less.
-const headerTimeout = 5_000
+// header, from accept on.
+func (r *Route) headerTimeout() int64 {
+	if r.HeaderTimeout == 0 {
+		return 5_000 // as Postfix
+	}
+	return r.HeaderTimeout.Milliseconds()
+}
 
 // readHeader waits for the header of a session whose client is a proxy, and
 // then goes on with the client it names. The bytes behind the header stay in

@@ -37,7 +37,12 @@ type Route struct {
 	// Fronts are the proxies whose clients come with a PROXY protocol header:
 	// from those addresses one is mandatory, from all others it is not looked
 	// for (haproxy's proxy-protocol.txt, section 2).
-	Fronts []netip.Prefix
+	Fronts        []netip.Prefix
+	HeaderTimeout time.Duration // for their header; 0: 5 s
+
+	// Access says which clients are served. A client that came through a front
+	// is judged by the address in its header.
+	Access []AccessRule
 
 	// Gate is for servers that speak SMTP: clients see no server before it has
 	// greeted well, and get a reply of ours where none does. NextTimeout then

@@ -41,6 +41,7 @@ const (
 	causePregreet
 	causeLimit
 	causeBadHeader
+	causeDenied
 	causeShutdown
 	causeInternal
 )
@@ -58,6 +59,7 @@ var causeText = [...]string{
 	causePregreet:      "client spoke before the greeting",
 	causeLimit:         "session limit",
 	causeBadHeader:     "no PROXY header",
+	causeDenied:        "denied",
 	causeShutdown:      "shutdown",
 	causeInternal:      "internal error",
 }
@@ -192,6 +194,10 @@ func (w *worker) open(p *Port, fd int, from netip.AddrPort) {
 
 // start asks for a server for a client that is known by now.
 func (w *worker) start(s *session) {
+	if s.route.denies(s.from.Addr()) {
+		w.deny(s)
+		return
+	}
 	s.route.Group.Begin(&s.turn)
 	s.turn.Limit(s.route.Tries)
 	if s.route.clientVisible() {
@@ -330,7 +336,7 @@ func (w *worker) expired(s *session) {
 func (w *worker) deadline(s *session) int64 {
 	switch s.state {
 	case stateHeader:
-		return s.started + w.headerTimeout
+		return s.started + s.route.headerTimeout()
 	case stateStandby:
 		return w.within(s, s.active+standbyPeriod)
 	case stateConnecting:
