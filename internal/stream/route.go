@@ -31,6 +31,11 @@ type Route struct {
 	NoDelay    bool
 	BufferSize int // bytes read at once in dialogue; a read that fills it turns to splice
 
+	// UploadRate and DownloadRate are how many bytes a second a session moves
+	// from its client and to it, below 1<<40; 0: any number. See pace.go.
+	UploadRate   int64
+	DownloadRate int64
+
 	// Header is the PROXY protocol header that each server gets before anything
 	// else, anew with every attempt.
 	Header HeaderVersion

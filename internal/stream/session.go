@@ -130,6 +130,8 @@ type half struct {
 
 	in  int64 // bytes read from the source
 	out int64 // bytes written to the destination
+
+	pace pace
 }
 
 // session is one client and its server. It is a slot of its worker's slab and
@@ -198,6 +200,8 @@ func (w *worker) start(s *session) {
 		w.deny(s)
 		return
 	}
+	s.up.pace.begin(s.route.UploadRate, w.loop.Now())
+	s.down.pace.begin(s.route.DownloadRate, w.loop.Now())
 	s.route.Group.Begin(&s.turn)
 	s.turn.Limit(s.route.Tries)
 	if s.route.clientVisible() {
@@ -324,7 +328,16 @@ func (w *worker) expired(s *session) {
 	case stateGreeting:
 		w.noGreeting(s)
 	case stateRelaying:
-		w.finish(s, causeIdle)
+		if !s.waits() {
+			w.finish(s, causeIdle)
+			return
+		}
+		if !s.queued {
+			w.relay(s)
+		}
+		if s.state == stateRelaying {
+			w.loop.Timers.Arm(s.index, w.deadline(s))
+		}
 	case stateLingering:
 		w.hangUp(&s.client)
 		w.hangUp(&s.server)
@@ -355,7 +368,8 @@ func (w *worker) deadline(s *session) int64 {
 		if s.down.eof {
 			limit = min(limit, serverDoneTimeout)
 		}
-		return s.active + limit
+		silent := max(s.active, s.up.pace.until(), s.down.pace.until())
+		return s.wakes(silent + limit)
 	default:
 		return s.active + lingerTimeout
 	}
