@@ -32,6 +32,7 @@ type Engine struct {
 	drained atomic.Pointer[chan struct{}] // closed by whoever ends the last session
 
 	pauses, refusals, complaints limiter
+	numbers                      atomic.Uint64 // of clients; see nginxJournal
 
 	// Set by tests before the first port is opened.
 	onEvent func(*session)

@@ -49,6 +49,9 @@ type Route struct {
 	// is judged by the address in its header.
 	Access []AccessRule
 
+	// NginxLog has sessions and their failures logged in nginx's lines.
+	NginxLog bool
+
 	// Gate is for servers that speak SMTP: clients see no server before it has
 	// greeted well, and get a reply of ours where none does. NextTimeout then
 	// bounds a running attempt, too. Nil: any protocol.

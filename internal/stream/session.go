@@ -168,6 +168,7 @@ type session struct {
 	started int64          // ms
 	active  int64          // ms of the last progress, or of the state's begin
 	lingers int32          // bytes discarded
+	number  uint64         // of its client, in nginx's lines
 
 	barrenAt int64 // ms
 }
@@ -220,6 +221,7 @@ func (w *worker) begin(p *Port, fd int, from netip.AddrPort) *session {
 	s.port, s.route = p, p.route.Load()
 	s.from = from
 	s.started, s.active = now, now
+	s.route.journal().began(w, s)
 	return s
 }
 
@@ -316,7 +318,7 @@ func (w *worker) expired(s *session) {
 	}
 	switch s.state {
 	case stateHeader:
-		w.badHeader(s, "no PROXY protocol header in time")
+		w.badHeader(s, lateHeader)
 	case stateStandby:
 		w.connect(s)
 	case stateConnecting:
@@ -324,7 +326,7 @@ func (w *worker) expired(s *session) {
 		if w.loop.Now()-s.active < s.route.ConnectTimeout.Milliseconds() {
 			o = upstream.OutcomeUnjudged // the session's time is up, not the attempt's
 		}
-		w.attemptFailed(s, o, "connect", unix.ETIMEDOUT)
+		w.attemptFailed(s, o, calledConnect, unix.ETIMEDOUT)
 	case stateGreeting:
 		w.noGreeting(s)
 	case stateRelaying:
@@ -466,7 +468,7 @@ func (w *worker) account(s *session) {
 		w.release(s, o)
 	}
 	w.stats.Ended++
-	w.logSession(s)
+	s.route.journal().ended(w, s)
 }
 
 func (w *worker) hangUp(e *end) {
