@@ -44,7 +44,7 @@ func (w *worker) relay(s *session) {
 		s.active = w.loop.Now()
 		s.barren = 0
 		s.downLast = s.up.in == up && (s.downLast || s.down.in != down)
-	} else if !s.waits() && w.spins(s) {
+	} else if !s.waits() && w.spins(s) { // what still comes for a half that rests is no spin
 		return
 	}
 	if s.waits() {
