@@ -28,6 +28,9 @@ func (i *instance) start(c settings) (err error) {
 	if i.log, err = errorlog.Open(c.ErrorLog.Path, level); err != nil {
 		return err
 	}
+	if c.ErrorLog.Format == "nginx" {
+		i.log.NameProcess()
+	}
 	i.logger = i.log.Logger()
 	defer func() {
 		if err == nil {

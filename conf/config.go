@@ -66,6 +66,10 @@ type Config struct {
 type ErrorLog struct {
 	Path  string // "stderr" or a file's path
 	Level string // debug, info, notice, warn, error, crit, alert or emerg
+
+	// Format is smtplb, or nginx: lines name the process, and those about
+	// sessions are worded as nginx's stream module words them.
+	Format string
 }
 
 // Position is a place in a configuration file. Line and column count from 1,

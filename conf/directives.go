@@ -35,6 +35,7 @@ var includedTable = directives[Config]{"an included file", []directive[Config]{
 var errorLogTable = directives[ErrorLog]{"error_log", []directive[ErrorLog]{
 	{"path", "stderr", slot(str, func(l *ErrorLog) *string { return &l.Path })},
 	{"level", "notice", slot(logLevel, func(l *ErrorLog) *string { return &l.Level })},
+	{"format", "smtplb", slot(oneOf("smtplb", "nginx"), func(l *ErrorLog) *string { return &l.Format })},
 }}
 
 var upstreamTable = directives[Upstream]{"[[upstream]]", []directive[Upstream]{

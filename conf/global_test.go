@@ -23,7 +23,7 @@ func TestGlobal(t *testing.T) {
 	require.True(t, c.Daemon)
 	require.Equal(t, "/run/a b.pid", c.Pid)
 	require.Equal(t, []string{"smtplb", "mail"}, []string{c.User, c.Group})
-	require.Equal(t, ErrorLog{Path: "/var/log/x", Level: "warn"}, c.ErrorLog)
+	require.Equal(t, ErrorLog{Path: "/var/log/x", Level: "warn", Format: "smtplb"}, c.ErrorLog)
 	require.Equal(t, 3, c.WorkerProcesses)
 	require.Equal(t, 5*time.Second, c.WorkerShutdownTimeout)
 	require.ElementsMatch(t, []string{"TZ", "A=b", "C"}, c.Env)

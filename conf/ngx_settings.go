@@ -28,7 +28,7 @@ func ngxDefaults() Config {
 	return Config{
 		WorkerProcesses: 1,
 		StopTimeout:     3 * time.Second,
-		ErrorLog:        ErrorLog{Path: "stderr", Level: "error"},
+		ErrorLog:        ErrorLog{Path: "stderr", Level: "error", Format: "nginx"},
 		Daemon:          true,
 	}
 }
@@ -181,7 +181,7 @@ func (r *ngxReader) errorLog(b *ngxBlock, d nginx.Directive) error {
 	if err != nil {
 		return err
 	}
-	log := ngxLog{ErrorLog{path, "error"}, place(d), b.context}
+	log := ngxLog{ErrorLog{path, "error", "nginx"}, place(d), b.context}
 	for _, level := range d.Args[1:] {
 		if strings.HasPrefix(level, "debug_") {
 			level = "debug" // of one part of nginx

@@ -40,7 +40,7 @@ func TestNginxDefaults(t *testing.T) {
 		Files:           []string{"n.conf"},
 		WorkerProcesses: 1,
 		StopTimeout:     3 * time.Second,
-		ErrorLog:        ErrorLog{Path: "stderr", Level: "error"},
+		ErrorLog:        ErrorLog{Path: "stderr", Level: "error", Format: "nginx"},
 		Daemon:          true,
 		Upstreams: []Upstream{{
 			Position:      at(2),
@@ -143,7 +143,7 @@ stream {
 }`)
 	require.Empty(t, c.Warnings)
 	require.Equal(t, []any{
-		0, uint64(65536), 30 * time.Minute, 1500 * time.Millisecond, "/run/x.pid", ErrorLog{"/var/log/x.log", "debug"},
+		0, uint64(65536), 30 * time.Minute, 1500 * time.Millisecond, "/run/x.pid", ErrorLog{"/var/log/x.log", "debug", "nginx"},
 		false, "mail", "postfix", "/var/tmp", []string{"A", "B=c"},
 	}, []any{
 		c.WorkerProcesses, c.WorkerRlimitNofile, c.WorkerShutdownTimeout, c.StopTimeout, c.Pid, c.ErrorLog,

@@ -21,7 +21,7 @@ func AppendTOML(b []byte, c *Config) []byte {
 	p.key("worker_shutdown_timeout", timeText(c.WorkerShutdownTimeout))
 	p.key("stop_timeout", timeText(c.StopTimeout))
 	p.text("pid", c.Pid)
-	p.key("error_log", inline(pair("path", quoted(c.ErrorLog.Path)), pair("level", quoted(c.ErrorLog.Level))))
+	p.key("error_log", inline(pair("path", quoted(c.ErrorLog.Path)), pair("level", quoted(c.ErrorLog.Level)), pair("format", quoted(c.ErrorLog.Format))))
 	p.key("daemon", strconv.FormatBool(c.Daemon))
 	if c.Group != "" {
 		p.text("user", c.User+":"+c.Group)

@@ -82,7 +82,7 @@ server { listen 127.0.0.1:26; proxy_pass h:26; proxy_bind $remote_addr transpare
 	require.Equal(t, `worker_processes = 1
 worker_shutdown_timeout = 0
 stop_timeout = "3s"
-error_log = { path = "stderr", level = "error" }
+error_log = { path = "stderr", level = "error", format = "nginx" }
 daemon = true
 
 [[upstream]]

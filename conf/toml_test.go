@@ -29,7 +29,7 @@ proxy_pass = "A"
 		WorkerProcesses:       0,
 		WorkerShutdownTimeout: 15 * time.Minute,
 		StopTimeout:           10 * time.Second,
-		ErrorLog:              ErrorLog{Path: "stderr", Level: "notice"},
+		ErrorLog:              ErrorLog{Path: "stderr", Level: "notice", Format: "smtplb"},
 		Upstreams: []Upstream{{
 			Position: at(3, 8),
 			Name:     "a",
@@ -152,7 +152,7 @@ smtp_replies = { unavailable = "a", limit = "b", shutdown = "c", pregreet = "d",
 	require.Zero(t, c.WorkerShutdownTimeout)
 	require.Equal(t, 1500*time.Millisecond, c.StopTimeout)
 	require.Equal(t, "/run/smtplb.pid", c.Pid)
-	require.Equal(t, ErrorLog{"/var/log/smtplb.log", "debug"}, c.ErrorLog)
+	require.Equal(t, ErrorLog{"/var/log/smtplb.log", "debug", "smtplb"}, c.ErrorLog)
 	require.True(t, c.Daemon)
 	require.Equal(t, []string{"smtplb", "mail"}, []string{c.User, c.Group})
 	require.Equal(t, "/var/lib", c.WorkingDirectory)

@@ -31,6 +31,10 @@
 // that is not printable text is escaped, and the fields stay valid JSON. A
 // stack goes into a field (zap.Stack); the logger takes none by itself.
 //
+// Whoever reads the log of an nginx.conf expects nginx's lines: NameProcess adds
+// what they have in front of the message, and a record without fields is its
+// message and nothing else.
+//
 // # Syslog
 //
 // "syslog:server=unix:/dev/log,facility=mail,tag=smtplb,nohostname" sends each

@@ -41,14 +41,13 @@ func ParseLevel(name string) (zapcore.Level, error) {
 	return 0, fmt.Errorf("unknown log level %q: want one of %s", name, strings.Join(names, ", "))
 }
 
-// encodeLevel writes "[notice]"; a level between two of ours has the lower
-// one's name.
-func encodeLevel(level zapcore.Level, enc zapcore.PrimitiveArrayEncoder) {
+// levelName is a level's name; one between two of ours has the lower one's.
+func levelName(level zapcore.Level) string {
 	name := levels[0].name
 	for _, l := range levels {
 		if l.level <= level {
 			name = l.name
 		}
 	}
-	enc.AppendString("[" + name + "]")
+	return name
 }

@@ -8,17 +8,24 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// newEncoder makes "2026/11/22 00:05:24 [notice] name: message {fields}\n".
-func newEncoder() zapcore.Encoder {
+// newEncoder makes "2026/11/22 00:05:24 [notice] name: message {fields}\n", with
+// what behind returns behind the level.
+func newEncoder(behind func() string) zapcore.Encoder {
 	return zapcore.NewConsoleEncoder(zapcore.EncoderConfig{
-		TimeKey:          "time", // keys that are not empty switch the columns on
-		LevelKey:         "level",
-		NameKey:          "logger",
-		MessageKey:       "message",
-		LineEnding:       "\n",
-		EncodeTime:       zapcore.TimeEncoderOfLayout("2006/01/02 15:04:05"),
-		EncodeLevel:      encodeLevel,
-		EncodeName:       func(name string, enc zapcore.PrimitiveArrayEncoder) { enc.AppendString(name + ":") },
+		TimeKey:    "time", // keys that are not empty switch the columns on
+		LevelKey:   "level",
+		NameKey:    "logger",
+		MessageKey: "message",
+		LineEnding: "\n",
+		EncodeTime: zapcore.TimeEncoderOfLayout("2006/01/02 15:04:05"),
+		EncodeLevel: func(level zapcore.Level, enc zapcore.PrimitiveArrayEncoder) {
+			enc.AppendString("[" + levelName(level) + "]" + behind())
+		},
+		EncodeName: func(name string, enc zapcore.PrimitiveArrayEncoder) {
+			if behind() == "" { // nginx's lines know no parts of the process
+				enc.AppendString(name + ":")
+			}
+		},
 		EncodeDuration:   zapcore.StringDurationEncoder,
 		ConsoleSeparator: " ",
 	})

@@ -16,7 +16,7 @@ import (
 // encode is one record as it goes to the file.
 func encode(t *testing.T, entry zapcore.Entry, fields ...zap.Field) string {
 	t.Helper()
-	buf, err := newEncoder().EncodeEntry(entry, fields)
+	buf, err := newEncoder(func() string { return "" }).EncodeEntry(entry, fields)
 	require.NoError(t, err)
 	return string(appendLine(nil, buf.Bytes()))
 }

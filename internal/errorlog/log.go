@@ -43,7 +43,7 @@ func Open(path string, level zapcore.Level) (*Log, error) {
 		return nil, err
 	}
 	l.target.current.Store(s)
-	l.logger = zap.New(zapcore.NewCore(newEncoder(), &l.target, l.level),
+	l.logger = zap.New(zapcore.NewCore(newEncoder(l.target.processName), &l.target, l.level),
 		zap.ErrorOutput(&l.target),
 		// zap's own threshold lies below Crit; each record would pay for a
 		// stack that no line shows.
@@ -54,6 +54,14 @@ func Open(path string, level zapcore.Level) (*Log, error) {
 // Logger is the logger that writes here, the same before and after Reopen and
 // Reconfigure.
 func (l *Log) Logger() *zap.Logger { return l.logger }
+
+// NameProcess has the lines from now on name this process behind their level, as
+// nginx's do: "[notice] 4711#4711: ". The second number is a thread's in nginx; a
+// worker has one, and it is the process's own.
+func (l *Log) NameProcess() {
+	name := fmt.Sprintf(" %[1]d#%[1]d:", os.Getpid())
+	l.target.process.Store(&name)
+}
 
 // Dropped is how many records were lost since Open.
 func (l *Log) Dropped() uint64 { return l.target.dropped.Load() }
@@ -139,14 +147,14 @@ func wait(done <-chan struct{}, timeout time.Duration) bool {
 
 func (l *Log) open(path string) (*sink, error) {
 	if IsStderr(path) {
-		return newSink(os.Stderr, &l.target.dropped), nil
+		return newSink(os.Stderr, &l.target), nil
 	}
 	if parameters, ok := syslogParameters(path); ok {
 		s, err := openSyslog(parameters)
 		if err != nil {
 			return nil, err
 		}
-		return newSink(s, &l.target.dropped), nil
+		return newSink(s, &l.target), nil
 	}
 	// O_NONBLOCK is for a FIFO: without it open would wait for a reader. On a
 	// file it means nothing.
@@ -157,7 +165,7 @@ func (l *Log) open(path string) (*sink, error) {
 	if l.crashes {
 		takeCrashes(f)
 	}
-	return newSink(f, &l.target.dropped), nil
+	return newSink(f, &l.target), nil
 }
 
 // hint adds what the operator can do to an error of open.
@@ -180,6 +188,7 @@ func hint(err error) error {
 type target struct {
 	current atomic.Pointer[sink]
 	dropped atomic.Uint64
+	process atomic.Pointer[string] // " pid#tid:"; nil: lines do not name it
 }
 
 // Write takes one whole record.
@@ -195,6 +204,13 @@ func (t *target) Write(record []byte) (int, error) {
 		}
 	}
 	return len(record), nil
+}
+
+func (t *target) processName() string {
+	if name := t.process.Load(); name != nil {
+		return *name
+	}
+	return ""
 }
 
 // Sync does nothing: zap calls it after each record above Error, on whatever

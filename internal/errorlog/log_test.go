@@ -265,3 +265,15 @@ func TestClose(t *testing.T) {
 	require.NoError(t, log.Sync(patience))
 	require.NoError(t, log.Close(patience))
 }
+
+// It fails if the name stands in front of the level, or is a field.
+func TestNameProcess(t *testing.T) {
+	t.Parallel()
+	path := t.TempDir() + "/log"
+	log := mustOpen(t, path, Info)
+	log.Logger().Info("before")
+	log.NameProcess()
+	log.Logger().Debug("*1 client 127.0.0.1:5 connected to 0.0.0.0:25")
+	require.NoError(t, log.Sync(patience))
+	require.Equal(t, []string{"before", fmt.Sprintf("%[1]d#%[1]d: *1 client 127.0.0.1:5 connected to 0.0.0.0:25", os.Getpid())}, lines(t, path))
+}

@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -34,10 +33,10 @@ type device interface {
 // that blocks holds up its own sink only: after Reopen or Reconfigure the log
 // goes on in another one.
 type sink struct {
-	file    device
-	dropped *atomic.Uint64 // the log's
-	wake    chan struct{}  // holds one token while there may be work
-	done    chan struct{}  // closed when run has ended
+	file   device
+	target *target       // whose it is
+	wake   chan struct{} // holds one token while there may be work
+	done   chan struct{} // closed when run has ended
 
 	mu      sync.Mutex // protects below; nobody waits for anything holding it
 	queue   []byte     // whole lines
@@ -46,12 +45,12 @@ type sink struct {
 	closed  bool
 }
 
-func newSink(file device, dropped *atomic.Uint64) *sink {
+func newSink(file device, t *target) *sink {
 	s := &sink{
-		file:    file,
-		dropped: dropped,
-		wake:    make(chan struct{}, 1),
-		done:    make(chan struct{}),
+		file:   file,
+		target: t,
+		wake:   make(chan struct{}, 1),
+		done:   make(chan struct{}),
 	}
 	go s.run()
 	return s
@@ -76,7 +75,7 @@ func (s *sink) add(record []byte) bool {
 
 func (s *sink) dropLocked(lines uint64) {
 	s.lost += lines
-	s.dropped.Add(lines)
+	s.target.dropped.Add(lines)
 }
 
 func (s *sink) signal() {
@@ -129,7 +128,7 @@ func (s *sink) run() {
 		s.mu.Unlock()
 
 		failed := w.write(batch)
-		if lost > 0 && w.write(lostLine(lost)) > 0 {
+		if lost > 0 && w.write(lostLine(lost, s.target.processName)) > 0 {
 			s.tellAgain(lost)
 		}
 		if failed > 0 {
@@ -161,9 +160,9 @@ func (s *sink) tellAgain(lost uint64) {
 }
 
 // lostLine is the line that tells of lost ones, whatever the log's level.
-func lostLine(lost uint64) []byte {
+func lostLine(lost uint64, process func() string) []byte {
 	entry := zapcore.Entry{Time: time.Now(), Level: Warn, LoggerName: "errorlog", Message: "log lines dropped"}
-	buf, err := newEncoder().EncodeEntry(entry, []zapcore.Field{zap.Uint64("lines", lost)})
+	buf, err := newEncoder(process).EncodeEntry(entry, []zapcore.Field{zap.Uint64("lines", lost)})
 	if err != nil {
 		panic("errorlog: BUG: encode: " + err.Error())
 	}

@@ -172,6 +172,7 @@ func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
 	for _, server := range c.Servers {
 		for _, l := range server.Listen {
 			route := routeOf(server, l, headers[server.ProxyPass])
+			route.NginxLog = c.ErrorLog.Format == "nginx"
 			addrs, err := names.addrs(l.Address)
 			if err != nil {
 				report(l.Position, "host not found in listen %q: %v", l.Address.Text, err)
@@ -207,6 +208,10 @@ func routeOf(c conf.Server, l conf.Listen, header stream.HeaderVersion) stream.R
 		NoDelay:        c.NoDelay,
 		BufferSize:     c.BufferSize,
 		Header:         header,
+		HeaderTimeout:  c.ProxyHeaderTimeout,
+		UploadRate:     int64(c.UploadRate),
+		DownloadRate:   int64(c.DownloadRate),
+		Access:         accessOf(c.Access),
 	}
 	if l.ProxyProtocol {
 		r.Fronts = c.RealIPFrom
@@ -243,9 +248,18 @@ func gateOf(c conf.SMTP) *stream.Gate {
 			stream.ReplyUnavailable: reply(421, smtp.Status{4, 3, 2}, c.Replies.Unavailable),
 			stream.ReplyLimit:       reply(421, smtp.Status{4, 3, 2}, c.Replies.Limit),
 			stream.ReplyShutdown:    reply(421, smtp.Status{4, 3, 2}, c.Replies.Shutdown),
+			stream.ReplyDenied:      reply(554, smtp.Status{5, 7, 1}, c.Replies.Denied),
 			stream.ReplyPregreet:    reply(554, smtp.Status{5, 5, 0}, c.Replies.Pregreet),
 		},
 	}
+}
+
+func accessOf(rules []conf.AccessRule) []stream.AccessRule {
+	all := make([]stream.AccessRule, len(rules))
+	for i, r := range rules {
+		all[i] = stream.AccessRule{Deny: r.Deny, Prefix: r.Prefix, Unix: r.Unix, All: r.All}
+	}
+	return all
 }
 
 var headerVersions = map[string]stream.HeaderVersion{

@@ -58,10 +58,10 @@ func (w *worker) bind(fd int, s *session) (what string, errno syscall.Errno) {
 		errno = reactor.SetInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	}
 	if errno != 0 {
-		return "setsockopt", errno
+		return calledSetsockopt, errno
 	}
 	w.local.SetTCP(source)
-	return "bind", w.local.Bind(fd)
+	return calledBind, w.local.Bind(fd)
 }
 
 // setTransparent lets a socket have an address that is not of this host. The

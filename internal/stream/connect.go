@@ -48,8 +48,13 @@ func (w *worker) try(s *session, p *upstream.Peer) {
 	w.turnAway(s, ReplyUnavailable, causeNoServer)
 }
 
-// calledConnect is dial's name for the call by which it asks the network.
-const calledConnect = "connect"
+// dial's names for the calls that can fail. By connect it asks the network.
+const (
+	calledConnect    = "connect"
+	calledBind       = "bind"
+	calledSocket     = "socket"
+	calledSetsockopt = "setsockopt"
+)
 
 // dial opens a socket to the session's peer and starts connecting it: errno 0
 // when it is connected, EINPROGRESS when the loop will be told. Otherwise what
@@ -65,7 +70,7 @@ func (w *worker) dial(s *session) (what string, errno syscall.Errno) {
 	}
 	fd, errno := w.calls.socket(&w.to)
 	if errno != 0 {
-		return "socket", errno
+		return calledSocket, errno
 	}
 	s.server = end{fd: int32(fd)}
 	if addr.Path == "" {
@@ -91,7 +96,7 @@ func (w *worker) prepare(fd int, s *session) (what string, errno syscall.Errno) 
 		errno = reactor.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	}
 	if errno != 0 {
-		return "setsockopt", errno
+		return calledSetsockopt, errno
 	}
 	return w.bind(fd, s)
 }
@@ -123,7 +128,7 @@ func (w *worker) keepAlive(s *session) {
 func (w *worker) connecting(s *session, events uint32) {
 	if events&(reactor.Error|reactor.Hup) != 0 {
 		if e := reactor.SocketError(int(s.server.fd)); e != 0 {
-			w.attemptFailed(s, s.judge(outcomeOf(e)), "connect", e)
+			w.attemptFailed(s, s.judge(outcomeOf(e)), calledConnect, e)
 			return
 		}
 	}
@@ -163,6 +168,7 @@ func (w *worker) clientLeft(s *session, reset bool) {
 func (w *worker) connected(s *session) {
 	s.server.writable = true
 	s.peer.Established(&s.turn)
+	s.route.journal().reached(w, s)
 	if !w.writeHeader(s) {
 		w.attemptFailed(s, s.judge(upstream.OutcomeReset), "send PROXY header", unix.ECONNRESET)
 		return
@@ -195,7 +201,7 @@ func (w *worker) attemptFailed(s *session, o upstream.Outcome, what string, errn
 // failed books a failed attempt. It reports whether another one is due; if
 // not, it has ended the session.
 func (w *worker) failed(s *session, o upstream.Outcome, what string, errno syscall.Errno) bool {
-	w.logAttempt(s, o, what+" failed", errno)
+	s.route.journal().failed(w, s, o, what, errno)
 	w.hangUp(&s.server)
 	s.server = end{fd: -1}
 	w.release(s, o)

@@ -18,9 +18,10 @@
 // A session has two ends (client, server: a descriptor and what epoll has said
 // of it) and two halves (up: client to server; down: server to client: what has
 // been read and not yet written, and the counters). relay.go is about halves,
-// session.go about the life, connect.go about reaching a server, gate.go about
-// its greeting, header.go about the PROXY protocol on both sides, reply.go about
-// our own words to a client that gets no server, accept.go about getting clients.
+// pace.go about how fast they may go, session.go about the life, connect.go about
+// reaching a server, gate.go about its greeting, header.go about the PROXY protocol
+// on both sides, access.go about who is served, reply.go about our own words to a
+// client that gets no server, accept.go about getting clients.
 //
 // What it does not do: once a byte of a server has gone to the client it never
 // changes, adds or holds back a byte, and it does not read the mail it carries.

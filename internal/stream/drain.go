@@ -42,7 +42,7 @@ func (e *Engine) cut(idle bool) Cut {
 			switch {
 			case s.state == stateLingering:
 			case s.state != stateRelaying,
-				idle && s.downLast && !s.up.holds() && !s.down.holds():
+				idle && s.downLast && !s.up.holds() && !s.down.holds() && !s.waits():
 				sum.Idle++
 				w.end(s)
 			default:

@@ -32,6 +32,7 @@ type Engine struct {
 	drained atomic.Pointer[chan struct{}] // closed by whoever ends the last session
 
 	pauses, refusals, complaints limiter
+	numbers                      atomic.Uint64 // of clients; see nginxJournal
 
 	// Set by tests before the first port is opened.
 	onEvent func(*session)
@@ -51,7 +52,6 @@ type worker struct {
 	buf             []byte // what is read is written or held before the next read
 	from, to, local reactor.Sockaddr
 	calls           calls
-	headerTimeout   int64 // ms
 	doubtAfter      int64 // ms
 
 	_    [64]byte // load is read by all workers
@@ -93,7 +93,7 @@ func New(o Options) (*Engine, error) {
 	e := &Engine{log: o.Logger}
 	e.limit.Store(int64(o.MaxSessions))
 	for range o.Workers {
-		w := &worker{engine: e, log: o.Logger, buf: make([]byte, 16<<10), headerTimeout: headerTimeout, doubtAfter: doubtAfter}
+		w := &worker{engine: e, log: o.Logger, buf: make([]byte, 16<<10), doubtAfter: doubtAfter}
 		w.calls = calls{splice: reactor.Splice, accept: (*reactor.Sockaddr).Accept, socket: (*reactor.Sockaddr).Socket}
 		loop, err := reactor.NewLoop(w)
 		if err != nil {

@@ -221,11 +221,14 @@ func (w *worker) abandon(s *session, quit bool) {
 	w.linger(o)
 }
 
+// saidField is the field of a server's words.
+const saidField = "said"
+
 // about are the fields of a line about a server's greeting.
 func (w *worker) about(s *session, said []byte) []zap.Field {
 	fields := []zap.Field{zap.String("upstream", s.route.Group.Name()), zap.String("peer", s.peer.Name())}
 	if len(said) > 0 {
-		fields = append(fields, zap.String("said", smtp.Printable(said, smtp.LogLimit)))
+		fields = append(fields, zap.String(saidField, smtp.Printable(said, smtp.LogLimit)))
 	}
 	return fields
 }

@@ -13,8 +13,13 @@ import (
 // us says, and as we say to servers.
 
 // headerTimeout is how long, in ms, a proxy in front may take to send its whole
-// header, from accept on; Postfix has the same. Tests have less.
-const headerTimeout = 5_000
+// header, from accept on.
+func (r *Route) headerTimeout() int64 {
+	if r.HeaderTimeout == 0 {
+		return 5_000 // as Postfix
+	}
+	return r.HeaderTimeout.Milliseconds()
+}
 
 // readHeader waits for the header of a session whose client is a proxy, and
 // then goes on with the client it names. The bytes behind the header stay in
@@ -37,7 +42,7 @@ func (w *worker) readHeader(s *session) {
 		}
 		fallthrough
 	case proxyproto.Malformed:
-		w.badHeader(s, "malformed PROXY protocol header")
+		w.badHeader(s, malformedHeader)
 		return
 	}
 	if got, errno := reactor.Recv(int(s.client.fd), b[:n]); errno != 0 || got != n {
@@ -49,30 +54,44 @@ func (w *worker) readHeader(s *session) {
 	w.start(s)
 }
 
+// What can be wrong about a header, and what to do about it.
+const (
+	malformedHeader = "malformed PROXY protocol header" + headerHint
+	lateHeader      = "no PROXY protocol header in time" + headerHint
+	headerHint      = ": is proxy_protocol on in the proxy, and is its address one of set_real_ip_from?"
+)
+
 // badHeader ends a session whose proxy did not introduce its client. Nothing is
 // said: it would reach the proxy as if a server had said it to the client.
 func (w *worker) badHeader(s *session, why string) {
-	w.complain(s, why+": is proxy_protocol on in the proxy, and is its address one of set_real_ip_from?")
+	w.complain(s, why)
 	w.finish(s, causeBadHeader)
 }
 
 // writeHeader tells a server that was just reached who the client is. The
 // socket is empty, so all of it is taken or the connection is of no use.
 func (w *worker) writeHeader(s *session) bool {
-	if s.route.Header == NoHeader {
+	b := w.header(s)
+	if len(b) == 0 {
 		return true
+	}
+	n, errno := reactor.Send(int(s.server.fd), b)
+	return errno == 0 && n == len(b)
+}
+
+// header is what servers are told of the session's client, in the worker's
+// buffer.
+func (w *worker) header(s *session) []byte {
+	if s.route.Header == NoHeader {
+		return nil
 	}
 	if !s.local.IsValid() && s.from.IsValid() && w.local.Local(int(s.client.fd)) == 0 {
 		s.local = w.local.TCP()
 	}
-	b := w.buf[:0]
 	if s.route.Header == HeaderV1 {
-		b = proxyproto.AppendV1(b, s.from, s.local)
-	} else {
-		b = proxyproto.AppendV2(b, s.from, s.local)
+		return proxyproto.AppendV1(w.buf[:0], s.from, s.local)
 	}
-	n, errno := reactor.Send(int(s.server.fd), b)
-	return errno == 0 && n == len(b)
+	return proxyproto.AppendV2(w.buf[:0], s.from, s.local)
 }
 
 // clientFields say who the client is, and through whom it came.

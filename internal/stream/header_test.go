@@ -29,7 +29,7 @@ var (
 
 func fronted(p *plan) {
 	p.Fronts = []netip.Prefix{netip.MustParsePrefix(frontAddr + "/32"), netip.MustParsePrefix("2001:db8::/32")}
-	p.prepare = func(w *worker) { w.headerTimeout = 500 }
+	p.HeaderTimeout = 500 * time.Millisecond
 }
 
 // frontedRig is a gated rig that takes headers from the front, with a good
@@ -224,7 +224,7 @@ func TestFrontMustIntroduceItsClient(t *testing.T) {
 	})
 	t.Run("the end of the stream", func(t *testing.T) {
 		t.Parallel()
-		g, w := frontedRig(t, func(p *plan) { p.prepare = func(w *worker) { w.headerTimeout = 60_000 } })
+		g, w := frontedRig(t, func(p *plan) { p.HeaderTimeout = time.Minute })
 		c := g.dialFrom(frontAddr)
 		_, err := io.WriteString(c, "PROXY TCP4 "+spoofed)
 		require.NoError(t, err)

@@ -10,11 +10,40 @@ import (
 	"smtplb/upstream"
 )
 
+// journal tells the log what becomes of sessions. A route has one of two: ours,
+// with one line for each session and its facts as fields, or nginx's, which is
+// in ngxlog.go.
+type journal interface {
+	began(w *worker, s *session)   // a client was accepted
+	reached(w *worker, s *session) // a server is connected
+	// failed is called when a server could not be reached, while the session
+	// still has it. What names the step, errno may be 0.
+	failed(w *worker, s *session, o upstream.Outcome, what string, errno syscall.Errno)
+	// complain writes an error that peers can cause as often as they like.
+	complain(w *worker, s *session, message string, fields ...zap.Field)
+	ended(w *worker, s *session) // once, and its server is released
+}
+
+func (r *Route) journal() journal {
+	if r.NginxLog {
+		return nginxJournal{}
+	}
+	return ownJournal{}
+}
+
+func (w *worker) complain(s *session, message string, fields ...zap.Field) {
+	s.route.journal().complain(w, s, message, fields...)
+}
+
 // sessionLevel is written as [info]; see package errorlog.
 const sessionLevel = zapcore.DebugLevel
 
-// logSession writes the one line of a session that has ended.
-func (w *worker) logSession(s *session) {
+type ownJournal struct{}
+
+func (ownJournal) began(*worker, *session)   {}
+func (ownJournal) reached(*worker, *session) {}
+
+func (ownJournal) ended(w *worker, s *session) {
 	entry := w.log.Check(sessionLevel, "session ended")
 	if entry == nil {
 		return
@@ -30,8 +59,7 @@ func (w *worker) logSession(s *session) {
 		zap.Stringer("end", s.cause))...)
 }
 
-// logAttempt writes why a server could not be reached.
-func (w *worker) logAttempt(s *session, o upstream.Outcome, what string, errno syscall.Errno) {
+func (j ownJournal) failed(w *worker, s *session, o upstream.Outcome, what string, errno syscall.Errno) {
 	fields := [...]zap.Field{
 		zap.String("upstream", s.route.Group.Name()),
 		zap.String("peer", s.peer.Name()),
@@ -41,12 +69,11 @@ func (w *worker) logAttempt(s *session, o upstream.Outcome, what string, errno s
 	if errno != 0 {
 		fields[3] = zap.Error(errno)
 	}
-	w.complain(s, what, fields[:]...)
+	j.complain(w, s, what+" failed", fields[:]...)
 }
 
-// complain writes an error that peers can cause as often as they like: one
-// line a second at most, with the number of those left out.
-func (w *worker) complain(s *session, message string, fields ...zap.Field) {
+// complain writes one line a second at most, with the number of those left out.
+func (ownJournal) complain(w *worker, s *session, message string, fields ...zap.Field) {
 	entry := w.log.Check(zapcore.ErrorLevel, message)
 	if entry == nil {
 		return

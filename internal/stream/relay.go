@@ -33,6 +33,7 @@ const (
 // halves are done.
 func (w *worker) relay(s *session) {
 	up, down, out := s.up.in, s.down.in, s.up.out+s.down.out
+	s.up.pace.waits, s.down.pace.waits = false, false
 	more := w.pump(s, &s.up, &s.client, &s.server)
 	more = w.pump(s, &s.down, &s.server, &s.client) || more
 	if s.up.done && s.down.done {
@@ -43,8 +44,11 @@ func (w *worker) relay(s *session) {
 		s.active = w.loop.Now()
 		s.barren = 0
 		s.downLast = s.up.in == up && (s.downLast || s.down.in != down)
-	} else if w.spins(s) {
+	} else if !s.waits() && w.spins(s) { // what still comes for a half that rests is no spin
 		return
+	}
+	if s.waits() {
+		w.loop.Timers.Arm(s.index, w.deadline(s))
 	}
 	if more && !s.queued {
 		s.queued = true
@@ -90,19 +94,25 @@ func (w *worker) pump(s *session, h *half, src, dst *end) (more bool) {
 		if h.in >= limit {
 			return true
 		}
-		if h.bulk && !h.copied && !src.urgent {
-			w.splice(h, src)
+		n := h.allow(w.loop.Now(), s.route.BufferSize)
+		if n == 0 {
+			h.giveBack(w)
+			return false
+		}
+		if h.bulk && !h.copied && !src.urgent && n >= spliceMin {
+			w.splice(h, src, n)
 		} else {
-			w.copy(s, h, src, dst)
+			w.copy(h, src, dst, min(n, s.route.BufferSize))
 		}
 	}
 	return true
 }
 
-// copy reads once and writes what the destination takes; the rest is held.
-func (w *worker) copy(s *session, h *half, src, dst *end) {
+// copy reads once, up to size bytes, and writes what the destination takes; the
+// rest is held.
+func (w *worker) copy(h *half, src, dst *end, size int) {
 	h.giveBack(w)
-	b := w.buffer(s.route.BufferSize)
+	b := w.buffer(size)
 	n, errno := reactor.Recv(int(src.fd), b)
 	if errno == eagain {
 		src.readable, src.urgent = false, false
@@ -114,6 +124,7 @@ func (w *worker) copy(s *session, h *half, src, dst *end) {
 		return
 	}
 	h.in += int64(n)
+	h.pace.rest(n, w.loop.Now())
 	w.stats.Copied += uint64(n)
 	// A read that did not fill the buffer has emptied the socket, unless an
 	// end or an urgent mark cut it short: no further edge would tell.
@@ -150,10 +161,10 @@ func (w *worker) send(h *half, dst *end, b []byte) {
 	}
 }
 
-// splice fills the half's pipe from the source. The pipe is empty on entry, and
+// splice fills the half's pipe from the source, with up to size bytes. The pipe is empty on entry, and
 // an empty pipe always has room: so EAGAIN can only mean that the source is
 // empty, although splice reports a full pipe the same way.
-func (w *worker) splice(h *half, src *end) {
+func (w *worker) splice(h *half, src *end, size int) {
 	if !h.lent {
 		pipe, errno := w.loop.Pipes.Get()
 		if errno != 0 {
@@ -162,11 +173,12 @@ func (w *worker) splice(h *half, src *end) {
 		}
 		h.pipe, h.lent = pipe, true
 	}
-	n, errno := w.calls.splice(int(src.fd), h.pipe.W, spliceBytes)
+	n, errno := w.calls.splice(int(src.fd), h.pipe.W, size)
 	switch {
 	case n > 0:
 		h.piped = int32(n)
 		h.in += int64(n)
+		h.pace.rest(n, w.loop.Now())
 		w.stats.Spliced += uint64(n)
 		h.bulk = n >= spliceMin
 	case errno == 0:

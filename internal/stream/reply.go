@@ -15,6 +15,7 @@ const (
 	ReplyLimit                    // the session limit is reached
 	ReplyShutdown                 // the balancer is stopping
 	ReplyPregreet                 // the client spoke before it was greeted
+	ReplyDenied                   // the client may not use the route
 
 	replies
 )

@@ -31,13 +31,26 @@ type Route struct {
 	NoDelay    bool
 	BufferSize int // bytes read at once in dialogue; a read that fills it turns to splice
 
+	// UploadRate and DownloadRate are how many bytes a second a session moves
+	// from its client and to it, below 1<<40; 0: any number. See pace.go.
+	UploadRate   int64
+	DownloadRate int64
+
 	// Header is the PROXY protocol header that each server gets before anything
 	// else, anew with every attempt.
 	Header HeaderVersion
 	// Fronts are the proxies whose clients come with a PROXY protocol header:
 	// from those addresses one is mandatory, from all others it is not looked
 	// for (haproxy's proxy-protocol.txt, section 2).
-	Fronts []netip.Prefix
+	Fronts        []netip.Prefix
+	HeaderTimeout time.Duration // for their header; 0: 5 s
+
+	// Access says which clients are served. A client that came through a front
+	// is judged by the address in its header.
+	Access []AccessRule
+
+	// NginxLog has sessions and their failures logged in nginx's lines.
+	NginxLog bool
 
 	// Gate is for servers that speak SMTP: clients see no server before it has
 	// greeted well, and get a reply of ours where none does. NextTimeout then

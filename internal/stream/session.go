@@ -41,6 +41,7 @@ const (
 	causePregreet
 	causeLimit
 	causeBadHeader
+	causeDenied
 	causeShutdown
 	causeInternal
 )
@@ -58,6 +59,7 @@ var causeText = [...]string{
 	causePregreet:      "client spoke before the greeting",
 	causeLimit:         "session limit",
 	causeBadHeader:     "no PROXY header",
+	causeDenied:        "denied",
 	causeShutdown:      "shutdown",
 	causeInternal:      "internal error",
 }
@@ -128,6 +130,8 @@ type half struct {
 
 	in  int64 // bytes read from the source
 	out int64 // bytes written to the destination
+
+	pace pace
 }
 
 // session is one client and its server. It is a slot of its worker's slab and
@@ -164,6 +168,7 @@ type session struct {
 	started int64          // ms
 	active  int64          // ms of the last progress, or of the state's begin
 	lingers int32          // bytes discarded
+	number  uint64         // of its client, in nginx's lines
 
 	barrenAt int64 // ms
 }
@@ -192,6 +197,12 @@ func (w *worker) open(p *Port, fd int, from netip.AddrPort) {
 
 // start asks for a server for a client that is known by now.
 func (w *worker) start(s *session) {
+	if s.route.denies(s.from.Addr()) {
+		w.deny(s)
+		return
+	}
+	s.up.pace.begin(s.route.UploadRate, w.loop.Now())
+	s.down.pace.begin(s.route.DownloadRate, w.loop.Now())
 	s.route.Group.Begin(&s.turn)
 	s.turn.Limit(s.route.Tries)
 	if s.route.clientVisible() {
@@ -210,6 +221,7 @@ func (w *worker) begin(p *Port, fd int, from netip.AddrPort) *session {
 	s.port, s.route = p, p.route.Load()
 	s.from = from
 	s.started, s.active = now, now
+	s.route.journal().began(w, s)
 	return s
 }
 
@@ -306,7 +318,7 @@ func (w *worker) expired(s *session) {
 	}
 	switch s.state {
 	case stateHeader:
-		w.badHeader(s, "no PROXY protocol header in time")
+		w.badHeader(s, lateHeader)
 	case stateStandby:
 		w.connect(s)
 	case stateConnecting:
@@ -314,11 +326,20 @@ func (w *worker) expired(s *session) {
 		if w.loop.Now()-s.active < s.route.ConnectTimeout.Milliseconds() {
 			o = upstream.OutcomeUnjudged // the session's time is up, not the attempt's
 		}
-		w.attemptFailed(s, o, "connect", unix.ETIMEDOUT)
+		w.attemptFailed(s, o, calledConnect, unix.ETIMEDOUT)
 	case stateGreeting:
 		w.noGreeting(s)
 	case stateRelaying:
-		w.finish(s, causeIdle)
+		if !s.waits() {
+			w.finish(s, causeIdle)
+			return
+		}
+		if !s.queued {
+			w.relay(s)
+		}
+		if s.state == stateRelaying {
+			w.loop.Timers.Arm(s.index, w.deadline(s))
+		}
 	case stateLingering:
 		w.hangUp(&s.client)
 		w.hangUp(&s.server)
@@ -330,7 +351,7 @@ func (w *worker) expired(s *session) {
 func (w *worker) deadline(s *session) int64 {
 	switch s.state {
 	case stateHeader:
-		return s.started + w.headerTimeout
+		return s.started + s.route.headerTimeout()
 	case stateStandby:
 		return w.within(s, s.active+standbyPeriod)
 	case stateConnecting:
@@ -349,7 +370,8 @@ func (w *worker) deadline(s *session) int64 {
 		if s.down.eof {
 			limit = min(limit, serverDoneTimeout)
 		}
-		return s.active + limit
+		silent := max(s.active, s.up.pace.until(), s.down.pace.until())
+		return s.wakes(silent + limit)
 	default:
 		return s.active + lingerTimeout
 	}
@@ -448,7 +470,7 @@ func (w *worker) account(s *session) {
 		w.release(s, o)
 	}
 	w.stats.Ended++
-	w.logSession(s)
+	s.route.journal().ended(w, s)
 }
 
 func (w *worker) hangUp(e *end) {

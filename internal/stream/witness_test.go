@@ -26,6 +26,7 @@ const (
 	limitReply       = "421 4.3.2 lb.example full\r\n"
 	shutdownReply    = "421 4.3.2 lb.example stopping\r\n"
 	pregreetReply    = "554 5.5.0 lb.example wait\r\n"
+	deniedReply      = "554 5.7.1 lb.example denied\r\n"
 )
 
 // gateTimeout is how long a server of these tests may take.
@@ -42,6 +43,7 @@ func gated(p *plan) {
 			ReplyLimit:       []byte(limitReply),
 			ReplyShutdown:    []byte(shutdownReply),
 			ReplyPregreet:    []byte(pregreetReply),
+			ReplyDenied:      []byte(deniedReply),
 		},
 	}
 }
