@@ -218,8 +218,8 @@ type observed struct {
 	current *[]int
 }
 
-func (o observed) Pick(slots []upstream.Slot) int {
-	i := o.Method.Pick(slots)
+func (o observed) Pick(slots []upstream.Slot, s *upstream.Session) int {
+	i := o.Method.Pick(slots, s)
 	*o.current = (*o.current)[:0]
 	for _, s := range slots {
 		*o.current = append(*o.current, s.Current)
@@ -268,7 +268,7 @@ func TestAgreesWithNginx(t *testing.T) {
 		var current []int
 		c := config(all...)
 		method := c.Method
-		c.Method = func() upstream.Method { return observed{method(), &current} }
+		c.Method = func(s []upstream.Server) upstream.Method { return observed{method(s), &current} }
 		g := upstream.NewGroup(c)
 		peers := ngxInit(all)
 		now := rapid.Int64Range(0, 2000).Draw(t, "start")

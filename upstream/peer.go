@@ -75,6 +75,7 @@ func (p *Peer) Release(t *Turn, o Outcome, now int64) {
 		panic("upstream: BUG: peer " + p.name + " released but not held")
 	}
 	p.settle(t)
+	g.arrive(s, t, g.verdict(o) == pass)
 	s.Conns--
 	if s.Conns == 0 && len(g.retired) > 0 {
 		g.forget(p)

@@ -109,6 +109,9 @@ func (w *worker) greeting(s *session) {
 		return
 	}
 	g := smtp.Classify(b[:n], s.server.hup)
+	if g.Verdict == smtp.Ready { // a refusal that comes fast is no merit
+		s.peer.Reached(w.turn(s), upstream.FirstByte)
+	}
 	switch {
 	case g.Verdict == smtp.More:
 	case g.Verdict == smtp.Ready && s.route.Gate.Pregreet == PregreetHold && !s.server.hup && !smtp.Ended(b[:n]):
@@ -176,7 +179,7 @@ func (w *worker) another(s *session) *upstream.Peer {
 	if s.turn.Left() <= 1 || !w.mayGoOn(s) {
 		return nil
 	}
-	return s.route.Group.Next(&s.turn, w.seconds())
+	return w.next(s)
 }
 
 // giveUp ends the session's business with its server.

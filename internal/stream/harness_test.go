@@ -70,8 +70,9 @@ type plan struct {
 	listen  string
 	servers []upstream.Server
 	prepare func(*worker) // runs on every loop before the first session
-	checked bool          // somebody probes the servers
-	noise   bool          // panics and spins are what the test wants
+	method  balancer.Options
+	checked bool // somebody probes the servers
+	noise   bool // panics and spins are what the test wants
 }
 
 // rig is an engine with one port in front of a group of servers, for tests
@@ -109,7 +110,11 @@ func newRig(t testing.TB, servers []string, options ...func(*plan)) *rig {
 	for _, option := range options {
 		option(&p)
 	}
-	method, _ := balancer.Lookup("round_robin")
+	if p.method.Name == "" {
+		p.method.Name = "round_robin"
+	}
+	method, err := balancer.New(p.method)
+	require.NoError(t, err)
 	p.Group = upstream.NewGroup(upstream.Config{Name: "test", Method: method, Servers: p.servers, Checked: p.checked})
 
 	engine, err := New(p.Options)
