@@ -17,9 +17,12 @@ func (LeastConn) Pick(slots []upstream.Slot, s *upstream.Session) int {
 }
 
 // LeastTime is nginx's least_time: the server that is expected to be done first
-// with the sessions that it has and one more, for its weight.
+// with the sessions that it has and one more, for its weight, and round robin
+// among those that are equal in that.
 //
-// See ngx_stream_upstream_get_least_time_peer.
+// See ngx_stream_upstream_get_least_time_peer. In its round robin the eta of one
+// server meets the weight of another once a later one has become the best, and
+// then equals are passed over; here they are not.
 type LeastTime struct{ measure upstream.Measure }
 
 // Measure implements upstream.TimedMethod.
