@@ -46,6 +46,12 @@ func by(o balancer.Options, servers ...upstream.Server) upstream.Config {
 	return upstream.Config{Name: "mail", Method: method, Servers: servers}
 }
 
+// begin starts a session with a key.
+func begin(g *upstream.Group, t *upstream.Turn, key string) {
+	g.Begin(t)
+	t.Session.Key = []byte(key)
+}
+
 // index undoes server; -1 for nil.
 func index(p *upstream.Peer) int {
 	if p == nil {

@@ -59,21 +59,15 @@ func (s *Slot) expect(now, ms int64) {
 
 // depart counts a session among those in flight.
 func (s *Slot) depart(ms int64) {
-	if s.waiting > 0 {
-		s.waited += (ms - s.changed) * s.waiting
-	}
+	s.waited += (ms - s.changed) * s.waiting
 	s.changed = ms
 	s.waiting++
 }
 
 // land takes one out that has waited so long.
 func (s *Slot) land(ms, waited int64) {
-	if s.waiting == 1 {
-		s.waited = 0
-	} else {
-		s.waited = max(0, s.waited+(ms-s.changed)*s.waiting-waited)
-		s.changed = ms
-	}
+	s.waited = max(0, s.waited+(ms-s.changed)*s.waiting-waited) // loops read the clock apart
+	s.changed = ms
 	s.waiting--
 }
 
