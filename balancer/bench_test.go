@@ -64,6 +64,7 @@ func BenchmarkPick(b *testing.B) {
 func BenchmarkPickContended(b *testing.B) {
 	each(b, func(b *testing.B, g *upstream.Group) {
 		b.SetParallelism(2)
+		b.ResetTimer()
 		b.RunParallel(func(pb *testing.PB) {
 			var turn upstream.Turn
 			key := []byte("192.0.2.1")

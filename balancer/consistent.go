@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"cmp"
+	"encoding/binary"
 	"hash/crc32"
 	"slices"
 	"sort"
@@ -64,10 +65,11 @@ func NewConsistent(servers []upstream.Server) *Consistent {
 func (c *Consistent) add(s upstream.Server, name int32) {
 	host, port := hostPort(s.Name)
 	base := crc32.ChecksumIEEE([]byte(host + "\x00" + port))
-	var hash uint32
+	last := make([]byte, 4)
 	for range s.Weight * pointsPerWeight {
-		hash = crc32.Update(base, crc32.IEEETable, []byte{byte(hash), byte(hash >> 8), byte(hash >> 16), byte(hash >> 24)})
+		hash := crc32.Update(base, crc32.IEEETable, last)
 		c.points = append(c.points, point{hash, name})
+		binary.LittleEndian.PutUint32(last, hash)
 	}
 }
 
