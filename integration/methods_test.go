@@ -16,6 +16,7 @@ import (
 
 	"smtplb/integration/peers"
 	"smtplb/internal/smtptest"
+	"smtplb/internal/smtptest/ledger"
 )
 
 // The same groups, sessions and order of sessions in front of this program and
@@ -352,5 +353,27 @@ func TestChanceAsNginx(t *testing.T) {
 		}
 		require.InDelta(t, sessions*share, ours[i], 4*deviation(share), "server %d: %v, nginx %v", i, ours, nginx)
 		require.InDelta(t, sessions*share, nginx[i], 4*deviation(share), "server %d: %v, nginx %v", i, ours, nginx)
+	}
+}
+
+// Clients go to the server that greets fast, once both have greeted. The time
+// until the connection is made tells nothing of that: by it, weight decides.
+//
+// Fails if the time is not the one configured, or is not taken.
+func TestLeastTimeByGreeting(t *testing.T) {
+	t.Parallel()
+	slow := ledger.NewServer(t, smtptest.Script{Name: "s", Connect: smtptest.Step{Wait: 400 * time.Millisecond}})
+	fast := mx(t, "f")
+	for _, test := range []struct{ of, weight, want string }{
+		{`of = "first_byte"`, "weight = 1", "sfffff"},
+		{`of = "first_byte", inflight = true`, "weight = 1", "sfffff"},
+		{`of = "last_byte"`, "weight = 1", "sfffff"},
+		{`of = "first_byte"`, "weight = 10", "sf"},
+		{`of = "connect"`, "weight = 10", "sss"},
+	} {
+		listen := freeAddr(t)
+		smtptest.Start(t, checkedUpstream("mail", "check = false\nmethod = { type = \"least_time\", "+test.of+" }",
+			server(slow.Addr(), test.weight), server(fast.Addr()))+proxy(listen, "mail"))
+		require.Equal(t, test.want, visits(t, listen, len(test.want)), test.of)
 	}
 }

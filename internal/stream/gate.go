@@ -109,9 +109,6 @@ func (w *worker) greeting(s *session) {
 		return
 	}
 	g := smtp.Classify(b[:n], s.server.hup)
-	if g.Verdict == smtp.Ready { // a refusal that comes fast is no merit
-		s.peer.Reached(w.turn(s), upstream.FirstByte)
-	}
 	switch {
 	case g.Verdict == smtp.More:
 	case g.Verdict == smtp.Ready && s.route.Gate.Pregreet == PregreetHold && !s.server.hup && !smtp.Ended(b[:n]):
@@ -128,6 +125,12 @@ func (w *worker) greeting(s *session) {
 	default:
 		w.passOver(s, upstream.OutcomeGarbage, "server does not greet as SMTP does", g.Line)
 	}
+}
+
+// greeted reports that what the server says first is, for all we know, no
+// refusal; of one it is no merit to come fast.
+func (s *session) greeted() bool {
+	return s.outcome == upstream.OutcomeOK || s.outcome == upstream.OutcomeUnjudged
 }
 
 // noGreeting is called when a server has taken too long to greet. If nobody

@@ -122,9 +122,9 @@ func TestTimesAreTaken(t *testing.T) {
 	})
 }
 
-// A refusal is no greeting, however soon it comes.
+// A refusal that is passed to the client is no greeting, however soon it comes.
 //
-// Fails if the first bytes are booked before they are judged.
+// Fails if it is booked like one.
 func TestRefusalIsNotTimed(t *testing.T) {
 	t.Parallel()
 	m := &spy{measure: upstream.Measure{Of: upstream.FirstByte, Inflight: true}}
@@ -133,9 +133,15 @@ func TestRefusalIsNotTimed(t *testing.T) {
 		_, _ = io.WriteString(c, "421 4.3.2 busy\r\n")
 		_, _ = io.Copy(io.Discard, c)
 	})
-	g := newRig(t, []string{busy, newWitness(t, good).addr}, gated, goBy(m), func(p *plan) { p.servers[0].MaxFails = 0 })
-	_, _, err := readUntil(g.dial(), goodGreeting, false)
+	g := newRig(t, []string{busy, noListener(t)}, gated, goBy(m), func(p *plan) {
+		p.servers[0].MaxFails = 0
+		p.Tries = 1
+	})
+	c := g.dial()
+	_, _, err := readUntil(c, "421 4.3.2 busy\r\n", false)
 	require.NoError(t, err)
+	c.Close()
+	g.gone(patience)
 	require.Zero(t, m.expected(g))
 }
 

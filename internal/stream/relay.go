@@ -36,7 +36,7 @@ func (w *worker) relay(s *session) {
 	up, down, out := s.up.in, s.down.in, s.up.out+s.down.out
 	more := w.pump(s, &s.up, &s.client, &s.server)
 	more = w.pump(s, &s.down, &s.server, &s.client) || more
-	if down == 0 && s.down.in > 0 {
+	if down == 0 && s.down.in > 0 && s.greeted() {
 		s.peer.Reached(w.turn(s), upstream.FirstByte)
 	}
 	if s.up.done && s.down.done {
