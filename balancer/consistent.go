@@ -1,7 +1,6 @@
 package balancer
 
 import (
-	"cmp"
 	"encoding/binary"
 	"hash/crc32"
 	"slices"
@@ -28,16 +27,18 @@ type Consistent struct {
 	named  [][]int // the servers of each name
 }
 
-type point struct {
-	hash uint32
-	name int32 // index in named
-}
+// A point is its hash and, in the low half, the index in named of whom it
+// belongs to: their order is that of the ring.
+type point uint64
+
+func (p point) hash() uint32 { return uint32(p >> 32) }
+func (p point) name() uint32 { return uint32(p) }
 
 // NewConsistent makes a Consistent for servers, of which there are at least
-// two. It takes a third of a microsecond or so for each point.
+// two. It takes a tenth of a microsecond or so for each point.
 func NewConsistent(servers []upstream.Server) *Consistent {
 	c := &Consistent{}
-	names := make(map[string]int32, len(servers))
+	names := make(map[string]uint32, len(servers))
 	total := 0
 	for _, s := range servers {
 		total += s.Weight
@@ -46,29 +47,27 @@ func NewConsistent(servers []upstream.Server) *Consistent {
 	for i, s := range servers {
 		name, ok := names[s.Name]
 		if !ok {
-			name = int32(len(c.named))
+			name = uint32(len(c.named))
 			names[s.Name] = name
 			c.named = append(c.named, nil)
 		}
 		c.named[name] = append(c.named[name], i)
 		c.add(s, name)
 	}
-	slices.SortFunc(c.points, func(a, b point) int {
-		return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.name, b.name))
-	})
-	c.points = slices.CompactFunc(c.points, func(a, b point) bool { return a.hash == b.hash })
+	slices.Sort(c.points)
+	c.points = slices.CompactFunc(c.points, func(a, b point) bool { return a.hash() == b.hash() })
 	return c
 }
 
 // add puts the points of a server on the ring. Each one's hash continues that
 // of "host\0port" by the hash of the one before.
-func (c *Consistent) add(s upstream.Server, name int32) {
+func (c *Consistent) add(s upstream.Server, name uint32) {
 	host, port := hostPort(s.Name)
 	base := crc32.ChecksumIEEE([]byte(host + "\x00" + port))
 	last := make([]byte, 4)
 	for range s.Weight * pointsPerWeight {
 		hash := crc32.Update(base, crc32.IEEETable, last)
-		c.points = append(c.points, point{hash, name})
+		c.points = append(c.points, point(hash)<<32|point(name))
 		binary.LittleEndian.PutUint32(last, hash)
 	}
 }
@@ -96,9 +95,9 @@ func (c *Consistent) Pick(slots []upstream.Slot, s *upstream.Session) int {
 		return -1
 	}
 	hash := crc32.ChecksumIEEE(s.Key)
-	first := sort.Search(len(c.points), func(i int) bool { return c.points[i].hash >= hash })
+	first := sort.Search(len(c.points), func(i int) bool { return c.points[i].hash() >= hash })
 	for {
-		servers := c.named[c.points[(first+s.Misses)%len(c.points)].name]
+		servers := c.named[c.points[(first+s.Misses)%len(c.points)].name()]
 		if slices.ContainsFunc(servers, func(i int) bool { return slots[i].Eligible }) {
 			only(slots, servers)
 			return RoundRobin{}.Pick(slots, s)

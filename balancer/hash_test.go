@@ -185,3 +185,30 @@ func TestWhatMovesWhenAServerGoes(t *testing.T) {
 		require.Len(t, to, 4, "the others share what it had")
 	}
 }
+
+// Where every server of a group with a check is suspect, sessions go to those,
+// and each to its own as before.
+//
+// Fails if what was not to be had among the fit counts as misses.
+func TestHashAmongSuspects(t *testing.T) {
+	t.Parallel()
+	for _, consistent := range []bool{false, true} {
+		c := by(balancer.Options{Name: "hash", Consistent: consistent}, named("a:25", "b:25", "c:25")...)
+		before := upstream.NewGroup(c)
+		c.Checked = true
+		g := upstream.NewGroup(c)
+		var turn upstream.Turn
+		for begin(g, &turn, "client"); turn.Left() > 0; {
+			g.Next(&turn, 100).Release(&turn, upstream.OutcomeRefused, 100)
+		}
+		for i := range 100 {
+			key := fmt.Sprint("client ", i)
+			begin(before, &turn, key)
+			want := before.Next(&turn, 100)
+			begin(g, &turn, key)
+			got := g.Next(&turn, 100)
+			require.Equal(t, upstream.StateSuspect, status(t, g, index(got), 100).State)
+			require.Equal(t, index(want), index(got), key)
+		}
+	}
+}

@@ -65,6 +65,8 @@ func ngxInit(servers []upstream.Server) *ngxPeers {
 				maxConns:        servers[i].MaxConns,
 				maxFails:        servers[i].MaxFails,
 				failTimeout:     servers[i].FailTimeout,
+				accessed:        -1 << 40, // the 0 of its clock
+				checked:         -1 << 40,
 				down:            servers[i].Down,
 				name:            servers[i].Name,
 			}

@@ -44,9 +44,13 @@ type Slot struct {
 	times
 }
 
-// newSlot is that of a server without a past, on a clock that begins at 0.
+// longAgo is before any window, on a clock that begins at 0: as to nginx, whose
+// clock is that of the day, the zero of its own times is.
+const longAgo = -1 << 40
+
+// newSlot is that of a server without a past.
 func newSlot(p *Peer) *Slot {
-	return &Slot{peer: p, health: StateUp, since: -1, greeted: -doubtAfter, resorted: -resortPeriod}
+	return &Slot{peer: p, health: StateUp, since: -1, accessed: longAgo, checked: longAgo, greeted: -doubtAfter, resorted: -resortPeriod}
 }
 
 // configure takes over a server's parameters and leaves its live state, apart
