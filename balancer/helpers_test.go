@@ -32,12 +32,24 @@ func servers(weights ...int) []upstream.Server {
 	return all
 }
 
+// config is that of a group by round robin.
 func config(servers ...upstream.Server) upstream.Config {
-	method, ok := balancer.Lookup("round_robin")
-	if !ok {
-		panic("no round_robin")
+	return by(balancer.Options{Name: "round_robin"}, servers...)
+}
+
+// by is that of a group by any method.
+func by(o balancer.Options, servers ...upstream.Server) upstream.Config {
+	method, err := balancer.New(o)
+	if err != nil {
+		panic(err)
 	}
 	return upstream.Config{Name: "mail", Method: method, Servers: servers}
+}
+
+// begin starts a session with a key.
+func begin(g *upstream.Group, t *upstream.Turn, key string) {
+	g.Begin(t)
+	t.Session.Key = []byte(key)
 }
 
 // index undoes server; -1 for nil.

@@ -1,15 +1,6 @@
 package balancer_test
 
-import (
-	"fmt"
-	"slices"
-	"testing"
-
-	"github.com/stretchr/testify/require"
-	"pgregory.net/rapid"
-
-	"smtplb/upstream"
-)
+import "smtplb/upstream"
 
 // What follows is ngx_stream_upstream_round_robin.c told again in Go, line by
 // line and as naively as it is written: lists, a bitmap of the tried, gotos
@@ -28,15 +19,18 @@ type ngxPeer struct {
 	accessed        int64
 	checked         int64
 	down            bool
-	next            *ngxPeer
+	name            string // as configured
+	ngxTimes
+	next *ngxPeer
 }
 
 type ngxPeers struct {
-	number int
-	tries  int
-	single bool
-	peer   *ngxPeer
-	next   *ngxPeers
+	number      int
+	tries       int
+	totalWeight int
+	single      bool
+	peer        *ngxPeer
+	next        *ngxPeers
 }
 
 // ngxPeerData is ngx_stream_upstream_rr_peer_data_t, and the tries of
@@ -46,6 +40,8 @@ type ngxPeerData struct {
 	current *ngxPeer
 	tried   []uint64
 	tries   int
+
+	ngxMethodData
 }
 
 func ngxInit(servers []upstream.Server) *ngxPeers {
@@ -57,6 +53,7 @@ func ngxInit(servers []upstream.Server) *ngxPeers {
 				continue
 			}
 			peers.number++
+			peers.totalWeight += servers[i].Weight
 			if !servers[i].Down {
 				peers.tries++
 			}
@@ -68,7 +65,10 @@ func ngxInit(servers []upstream.Server) *ngxPeers {
 				maxConns:        servers[i].MaxConns,
 				maxFails:        servers[i].MaxFails,
 				failTimeout:     servers[i].FailTimeout,
+				accessed:        -1 << 40, // the 0 of its clock
+				checked:         -1 << 40,
 				down:            servers[i].Down,
+				name:            servers[i].Name,
 			}
 			*peerp = peer
 			peerp = &peer.next
@@ -211,22 +211,6 @@ func (rrp *ngxPeerData) notifyRoundRobinPeer() {
 	}
 }
 
-// observed keeps the credits that the method leaves behind, which a Snapshot
-// does not show.
-type observed struct {
-	upstream.Method
-	current *[]int
-}
-
-func (o observed) Pick(slots []upstream.Slot) int {
-	i := o.Method.Pick(slots)
-	*o.current = (*o.current)[:0]
-	for _, s := range slots {
-		*o.current = append(*o.current, s.Current)
-	}
-	return i
-}
-
 func (peers *ngxPeers) slice() (all []*ngxPeer) {
 	for ; peers != nil; peers = peers.next {
 		for peer := peers.peer; peer != nil; peer = peer.next {
@@ -234,119 +218,4 @@ func (peers *ngxPeers) slice() (all []*ngxPeer) {
 		}
 	}
 	return all
-}
-
-// Random groups live random lives beside the model of nginx, and agree after
-// each step on the server picked, its credit, whether a failure disabled it,
-// the tries left, and each server's effective weight, connections and fails.
-//
-// Fails within the hundred groups of one run if, for instance: the effective
-// weight recovers before it is added; the last of equals is best; a server is
-// out for < instead of <= fail_timeout; a pick after the window does not set
-// checked; a failure sets only accessed or only checked; a success clears fails
-// at accessed <= checked; max_fails=0 takes a weight's penalty; the single
-// server keeps its tries or counts its failures; one of the first, second or
-// later servers tried is not remembered; or a session returns from the backups.
-func TestAgreesWithNginx(t *testing.T) {
-	t.Parallel()
-	type life struct {
-		turn upstream.Turn
-		peer *upstream.Peer
-		ngx  *ngxPeerData
-	}
-	rapid.Check(t, func(t *rapid.T) {
-		n := rapid.IntRange(1, 6).Draw(t, "servers")
-		all := make([]upstream.Server, n)
-		for i := range all {
-			all[i] = server(i, rapid.IntRange(1, 12).Draw(t, "weight"))
-			all[i].MaxConns = max(0, rapid.IntRange(-3, 4).Draw(t, "max_conns"))
-			all[i].MaxFails = rapid.IntRange(0, 4).Draw(t, "max_fails")
-			all[i].FailTimeout = rapid.Int64Range(0, 10).Draw(t, "fail_timeout")
-			all[i].Down = rapid.IntRange(0, 5).Draw(t, "down") == 0
-			all[i].Backup = i > 0 && rapid.IntRange(0, 2).Draw(t, "backup") == 0
-		}
-		var current []int
-		c := config(all...)
-		method := c.Method
-		c.Method = func() upstream.Method { return observed{method(), &current} }
-		g := upstream.NewGroup(c)
-		peers := ngxInit(all)
-		now := rapid.Int64Range(0, 2000).Draw(t, "start")
-		var live []*life
-
-		next := func(l *life) {
-			current = nil
-			want := l.ngx.getRoundRobinPeer(now)
-			l.peer = g.Next(&l.turn, now)
-			if want == nil {
-				require.Nil(t, l.peer, "no live upstreams")
-				return
-			}
-			require.Equal(t, want.server, index(l.peer), "server picked")
-			live = append(live, l)
-
-			if current == nil {
-				return // the single server: no method was asked
-			}
-			var credits []int
-			for peer := l.ngx.peers.peer; peer != nil; peer = peer.next {
-				credits = append(credits, peer.currentWeight)
-			}
-			require.Equal(t, credits, current, "current weights")
-		}
-		release := func(l *life, o upstream.Outcome) {
-			live = slices.DeleteFunc(live, func(x *life) bool { return x == l })
-			l.ngx.freeRoundRobinPeer(o != upstream.OutcomeOK, now)
-			l.peer.Release(&l.turn, o, now)
-			require.Equal(t, l.ngx.tries, l.turn.Left(), "tries")
-		}
-		draw := func(t *rapid.T) *life {
-			if len(live) == 0 {
-				t.Skip()
-			}
-			return rapid.SampledFrom(live).Draw(t, "session")
-		}
-
-		t.Repeat(map[string]func(*rapid.T){
-			"session": func(t *rapid.T) {
-				if len(live) > 12 {
-					t.Skip()
-				}
-				l := &life{ngx: ngxInitPeer(peers)}
-				g.Begin(&l.turn)
-				require.Equal(t, l.ngx.tries, l.turn.Left())
-				next(l)
-			},
-			"connected": func(t *rapid.T) {
-				l := draw(t)
-				l.ngx.notifyRoundRobinPeer()
-				l.peer.Connected(now)
-			},
-			"failed": func(t *rapid.T) {
-				l := draw(t)
-				release(l, upstream.OutcomeConnectTimeout)
-				if l.turn.Left() > 0 {
-					next(l)
-				}
-			},
-			"ended": func(t *rapid.T) {
-				release(draw(t), upstream.OutcomeOK)
-			},
-			"second": func(*rapid.T) {
-				now++
-			},
-			"time": func(t *rapid.T) {
-				now += rapid.Int64Range(2, 15).Draw(t, "seconds")
-			},
-			"": func(t *rapid.T) {
-				for i, want := range peers.slice() {
-					got := g.Snapshot(now)[i]
-					require.Equal(t,
-						fmt.Sprint(all[want.server].Name, want.effectiveWeight, want.conns, want.fails),
-						fmt.Sprint(got.Name, got.Effective, got.Conns, got.Fails),
-						"name, effective weight, connections, fails")
-				}
-			},
-		})
-	})
 }

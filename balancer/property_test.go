@@ -2,7 +2,6 @@ package balancer_test
 
 import (
 	"maps"
-	"math/rand/v2"
 	"runtime"
 	"sync"
 	"testing"
@@ -12,37 +11,6 @@ import (
 
 	"smtplb/upstream"
 )
-
-// Over many sessions each healthy server has its share of them.
-//
-// Fails if the weight is ignored, or if the chosen one pays less than the total
-// for being chosen.
-func TestShareFollowsWeight(t *testing.T) {
-	t.Parallel()
-	const picks = 100_000
-	for seed := range uint64(10) {
-		random := rand.New(rand.NewPCG(seed, 0))
-		weights := make([]int, 1+random.IntN(12))
-		total := 0
-		for i := range weights {
-			weights[i] = 1 + random.IntN(100)
-			total += weights[i]
-		}
-		g := upstream.NewGroup(config(servers(weights...)...))
-		got := make([]int, len(weights))
-		var turn upstream.Turn
-		for range picks {
-			g.Begin(&turn)
-			p := g.Next(&turn, 100)
-			got[index(p)]++
-			p.Release(&turn, upstream.OutcomeOK, 100)
-		}
-		for i, w := range weights {
-			want := float64(picks) * float64(w) / float64(total)
-			require.InDelta(t, want, got[i], max(1, 0.02*want), "seed %d, weights %v", seed, weights)
-		}
-	}
-}
 
 // drawServers makes up a group from a pool of ten servers, so that reloads
 // remove some and bring others back.
@@ -62,13 +30,13 @@ func drawServers(t *rapid.T) []upstream.Server {
 	return all
 }
 
-// Random sessions, outcomes, times and reloads. What must hold throughout: a
+// Random sessions, outcomes, times and reloads, by each method. What must hold throughout: a
 // session is never given a server that is down, out, full or removed; it is
 // given one whenever a server that it has not tried is up; the connections
 // counted for a server are exactly the sessions that hold it, also after it
 // was removed and came back.
 //
-// Fails if Update makes the counts of held servers start at zero, forgets
+// Fails if a method gives up before round robin was asked, if Update makes the counts of held servers start at zero, forgets
 // retired ones, or if any condition of eligibility is left out.
 func TestRandomLife(t *testing.T) {
 	t.Parallel()
@@ -78,8 +46,8 @@ func TestRandomLife(t *testing.T) {
 		tried map[upstream.Addr]bool
 		over  bool // has gone over to the backups
 	}
-	rapid.Check(t, func(t *rapid.T) {
-		g := upstream.NewGroup(config(drawServers(t)...))
+	live := func(t *rapid.T, m ngxMethod) {
+		g := upstream.NewGroup(by(m.options, drawServers(t)...))
 		now := rapid.Int64Range(0, 1000).Draw(t, "start")
 		var live []*life
 
@@ -130,7 +98,7 @@ func TestRandomLife(t *testing.T) {
 					t.Skip()
 				}
 				l := &life{tried: make(map[upstream.Addr]bool)}
-				g.Begin(&l.turn)
+				begin(g, &l.turn, rapid.String().Draw(t, "key"))
 				next(l)
 			},
 			"connected": func(t *rapid.T) {
@@ -161,7 +129,7 @@ func TestRandomLife(t *testing.T) {
 				// A server that is gone and not held is forgotten; if it
 				// comes back it is another, which a session may try.
 				forget()
-				g.Update(config(drawServers(t)...))
+				g.Update(by(m.options, drawServers(t)...))
 				forget()
 			},
 			"": func(t *rapid.T) {
@@ -180,7 +148,13 @@ func TestRandomLife(t *testing.T) {
 				require.True(t, maps.Equal(want, got), "held %v, counted %v", want, got)
 			},
 		})
-	})
+	}
+	for _, m := range ngxMethods {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			rapid.Check(t, func(t *rapid.T) { live(t, m) })
+		})
+	}
 }
 
 // Loops pick and release while reloads come and go. The race detector judges

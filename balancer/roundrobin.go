@@ -14,7 +14,7 @@ import "smtplb/upstream"
 type RoundRobin struct{}
 
 // Pick implements upstream.Method.
-func (RoundRobin) Pick(slots []upstream.Slot) int {
+func (RoundRobin) Pick(slots []upstream.Slot, _ *upstream.Session) int {
 	best, total := -1, 0
 	for i := range slots {
 		s := &slots[i]

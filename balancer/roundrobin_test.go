@@ -10,15 +10,6 @@ import (
 	"smtplb/upstream"
 )
 
-func TestLookup(t *testing.T) {
-	t.Parallel()
-	method, ok := balancer.Lookup("round_robin")
-	require.True(t, ok)
-	require.IsType(t, balancer.RoundRobin{}, method())
-	_, ok = balancer.Lookup("ip_hash")
-	require.False(t, ok)
-}
-
 // nginx's own orders, three periods each: the credit is back where it was
 // after each.
 //
@@ -68,7 +59,7 @@ func TestPickSlots(t *testing.T) {
 		{Weight: 9, Effective: 4, Current: 9},
 		{Weight: 1, Effective: 1, Current: 6, Eligible: true},
 	}
-	require.Equal(t, 2, balancer.RoundRobin{}.Pick(slots))
+	require.Equal(t, 2, balancer.RoundRobin{}.Pick(slots, nil))
 	require.Equal(t, []upstream.Slot{
 		{Weight: 5, Effective: 3, Current: 3, Eligible: true},
 		{Weight: 9, Effective: 4, Current: 9},
@@ -76,8 +67,8 @@ func TestPickSlots(t *testing.T) {
 	}, slots)
 
 	slots[0].Eligible, slots[2].Eligible = false, false
-	require.Equal(t, -1, balancer.RoundRobin{}.Pick(slots))
-	require.Equal(t, -1, balancer.RoundRobin{}.Pick(nil))
+	require.Equal(t, -1, balancer.RoundRobin{}.Pick(slots, nil))
+	require.Equal(t, -1, balancer.RoundRobin{}.Pick(nil, nil))
 }
 
 // One session a second, weights 1 and 1, fail_timeout 10, b dead from 101 on.

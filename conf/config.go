@@ -97,11 +97,22 @@ type Upstream struct {
 	Position Position // of its name
 	Name     string   // unique without regard to case
 	Implicit bool
-	Method   string // round_robin
+	Method   Method
 
 	ProxyProtocol string // off, v1 or v2: the header that servers get
 	Check         Check
 	Servers       []UpstreamServer
+}
+
+// Method is how a server is picked. What does not belong to its type is zero.
+type Method struct {
+	Position   Position // of the directive; of the upstream's name where there is none
+	Type       string   // round_robin, least_conn, hash, random or least_time
+	Key        string   // hash: client_address
+	Consistent bool     // hash
+	Two        bool     // random: the one with fewer sessions of two
+	Of         string   // least_time: connect, first_byte or last_byte
+	Inflight   bool     // least_time: with the sessions that have not come that far
 }
 
 // Check is how the servers of an upstream are probed.

@@ -40,10 +40,19 @@ var errorLogTable = directives[ErrorLog]{"error_log", []directive[ErrorLog]{
 
 var upstreamTable = directives[Upstream]{"[[upstream]]", []directive[Upstream]{
 	{"name", required, (*reader).upstreamName},
-	{"method", "round_robin", slot(method, func(u *Upstream) *string { return &u.Method })},
+	{"method", "round_robin", (*reader).method},
 	{"servers", none, (*reader).upstreamServers},
 	{"proxy_protocol", "off", slot(oneOf("off", "v1", "v2"), func(u *Upstream) *string { return &u.ProxyProtocol })},
 	{"check", none, (*reader).check},
+}}
+
+var methodTable = directives[Method]{"method", []directive[Method]{
+	{"type", required, slot(oneOf("round_robin", "least_conn", "hash", "random", "least_time"), func(m *Method) *string { return &m.Type })},
+	{"key", none, slot(oneOf("client_address"), func(m *Method) *string { return &m.Key })},
+	{"consistent", false, slot(flag, func(m *Method) *bool { return &m.Consistent })},
+	{"two", false, slot(flag, func(m *Method) *bool { return &m.Two })},
+	{"of", none, slot(oneOf("connect", "first_byte", "last_byte"), func(m *Method) *string { return &m.Of })},
+	{"inflight", false, slot(flag, func(m *Method) *bool { return &m.Inflight })},
 }}
 
 // What has no default here depends on the group and on who uses it; see check.go.
@@ -156,6 +165,7 @@ func homes() map[string]string {
 	m := make(map[string]string)
 	settle(m, mainTable)
 	settle(m, upstreamTable)
+	settle(m, methodTable)
 	settle(m, checkTable)
 	settle(m, upstreamServerTable)
 	settle(m, serverTable)
@@ -196,13 +206,13 @@ var notYet = strings.Fields(`
 var instead = map[string]string{
 	"allow":                   `use access, as in access = ["allow 10.0.0.0/8", "deny all"]`,
 	"deny":                    `use access, as in access = ["deny 192.0.2.7"]`,
-	"hash":                    `the value of method may be "round_robin"`,
+	"hash":                    `use method = { type = "hash", key = "client_address" }`,
 	"health_check":            "use check in [[upstream]]",
-	"least_conn":              `the value of method may be "round_robin"`,
-	"least_time":              `the value of method may be "round_robin"`,
+	"least_conn":              `use method = "least_conn"`,
+	"least_time":              `use method = { type = "least_time", of = "first_byte" }`,
 	"proxy_downstream_buffer": "use proxy_buffer_size",
 	"proxy_upstream_buffer":   "use proxy_buffer_size",
-	"random":                  `the value of method may be "round_robin"`,
+	"random":                  `use method = "random"`,
 	"stream":                  "write [[upstream]] and [[server]] without it",
 	"worker_connections":      "worker_rlimit_nofile bounds the sessions",
 }

@@ -182,16 +182,6 @@ func sender(n *node) (string, error) {
 	return recipient(n)
 }
 
-func method(n *node) (string, error) {
-	switch n.value {
-	case "round_robin":
-		return "round_robin", nil
-	case "least_conn", "hash", "random", "least_time":
-		return "", fmt.Errorf(`%q is not supported by this version; use "round_robin"`, n.value)
-	}
-	return "", want(`"round_robin"`, n)
-}
-
 // address is that of a server.
 func address(n *node) (Address, error) {
 	s, err := str(n)

@@ -94,6 +94,10 @@ var ngxProcess = []ngxDirective{
 var ngxGroups = []ngxDirective{
 	{"upstream", inStream, args1 | block | many, (*ngxReader).upstream},
 	{"server", inUpstream, oneMore | many, (*ngxReader).upstreamServer},
+	{"hash", inUpstream, args1 | args2 | many, (*ngxReader).hash},
+	{"least_conn", inUpstream, args0 | many, (*ngxReader).leastConn},
+	{"least_time", inUpstream, args1 | args2 | many, (*ngxReader).leastTime},
+	{"random", inUpstream, args0 | args1 | args2 | many, (*ngxReader).random},
 	{"check", inUpstream, oneMore, (*ngxReader).check},
 	{"check_smtp_send", inUpstream, args1, (*ngxReader).checkSMTPSend},
 	{"check_smtp_expect_alive", inUpstream, oneMore, (*ngxReader).checkSMTPExpect},
@@ -215,12 +219,8 @@ var ngxRefused = []ngxDirective{
 	{"set", inServer, args2 | many, unsupported("")},
 	{"split_clients", inStream, args2 | block | many, unsupported("")},
 
-	{"busyness", inUpstream, args0, unsupported(onlyRoundRobin)},
-	{"hash", inUpstream, oneMore, unsupported(onlyRoundRobin)},
-	{"ip_hash", inUpstream, args0, unsupported(onlyRoundRobin)},
-	{"least_conn", inUpstream, args0, unsupported(onlyRoundRobin)},
-	{"least_time", inUpstream, oneMore, unsupported(onlyRoundRobin)},
-	{"random", inUpstream, anything, unsupported(onlyRoundRobin)},
+	{"busyness", inUpstream, args0, unsupported(`use "least_conn"`)},
+	{"ip_hash", inUpstream, args0, unsupported(`use "hash $remote_addr"`)},
 	{"queue", inUpstream, oneMore, unsupported("")},
 	{"state", inUpstream, args1, unsupported("")},
 	{"check_fastcgi_param", inUpstream, args2 | many, unsupported("")},
@@ -240,5 +240,3 @@ var ngxRefused = []ngxDirective{
 
 // ngxTLS are the fifty directives about TLS.
 var ngxTLS = []ngxDirective{{"", inSession, anything | many, ngxOff}}
-
-const onlyRoundRobin = "without it, servers are picked by round robin"

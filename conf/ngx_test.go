@@ -45,7 +45,7 @@ func TestNginxDefaults(t *testing.T) {
 		Upstreams: []Upstream{{
 			Position:      at(2),
 			Name:          "a",
-			Method:        "round_robin",
+			Method:        Method{Position: at(2), Type: "round_robin"},
 			ProxyProtocol: "off",
 			Check:         Check{Position: at(2)},
 			Servers: []UpstreamServer{{

@@ -17,7 +17,7 @@ func (r *ngxReader) upstream(outer *ngxBlock, d nginx.Directive) error {
 	if r.upstreams[strings.ToLower(name)] != nil {
 		return fmt.Errorf(`duplicate upstream "%s"`, name)
 	}
-	u := &Upstream{Position: place(d), Name: name, Method: "round_robin", ProxyProtocol: "off"}
+	u := &Upstream{Position: place(d), Name: name, Method: Method{Type: "round_robin"}, ProxyProtocol: "off"}
 	u.Check = Check{Position: u.Position}
 	r.upstreams[strings.ToLower(name)] = u
 	r.order = append(r.order, u)
@@ -39,6 +39,9 @@ func (r *ngxReader) upstreamServer(b *ngxBlock, d nginx.Directive) error {
 	for _, word := range d.Args[1:] {
 		if err := upstreamServerParameter(&s, word); err != nil {
 			return err
+		}
+		if s.Backup && b.upstream.Method.refusesBackups() {
+			return errNoBackups
 		}
 	}
 	u, err := parseURL(d.Args[0], false)

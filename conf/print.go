@@ -71,7 +71,7 @@ func (p *printer) upstream(u *Upstream) {
 	}
 	p.line("\n[[upstream]]")
 	p.key("name", quoted(u.Name))
-	p.key("method", quoted(u.Method))
+	p.key("method", methodText(&u.Method))
 	p.key("proxy_protocol", quoted(u.ProxyProtocol))
 	p.key("check", checkText(&u.Check))
 	servers := make([]string, len(u.Servers))
@@ -89,6 +89,21 @@ func (p *printer) upstream(u *Upstream) {
 		)
 	}
 	p.list("servers", servers, asIs)
+}
+
+func methodText(m *Method) string {
+	pairs := []string{pair("type", quoted(m.Type))}
+	switch m.Type {
+	case "hash":
+		pairs = append(pairs, pair("key", quoted(m.Key)), pair("consistent", strconv.FormatBool(m.Consistent)))
+	case "random":
+		pairs = append(pairs, pair("two", strconv.FormatBool(m.Two)))
+	case "least_time":
+		pairs = append(pairs, pair("of", quoted(m.Of)), pair("inflight", strconv.FormatBool(m.Inflight)))
+	default:
+		return quoted(m.Type)
+	}
+	return inline(pairs...)
 }
 
 func checkText(c *Check) string {

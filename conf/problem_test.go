@@ -88,10 +88,20 @@ t.toml:1:12: upstream "" has no servers`},
 	{"upstream of backups", "[[upstream]]\nname = 'a'\n[[upstream.servers]]\naddress = 'h:1'\nbackup = true\n" + sound,
 		`t.toml:2:8: upstream "a" has only backup servers; it needs one that is not`},
 	{"method", "[[upstream]]\nname = 'a'\nservers = ['h:1']\nmethod = 'least_conn'\n[[upstream]]\nname = 'b'\nservers = 'h:1'\nmethod = 'rr'\n" + sound,
-		`t.toml:4:10: method: "least_conn" is not supported by this version; use "round_robin"
-t.toml:8:10: method: want "round_robin", got "rr"`},
+		`t.toml:8:10: type: want one of round_robin, least_conn, hash, random, least_time, got "rr"`},
+	{"incomplete methods", "[[upstream]]\nname = 'a'\nservers = ['h:1']\nmethod = 'hash'\n[[upstream]]\nname = 'b'\nservers = 'h:1'\nmethod = 'least_time'\n" + sound,
+		`t.toml:4:10: method: type "hash" needs key; "client_address" sends each client to the same server again
+t.toml:8:10: method: type "least_time" needs of: "connect", "first_byte" (with SMTP, the greeting) or "last_byte"`},
+	{"keys of other methods", "[[upstream]]\nname = 'a'\nservers = ['h:1']\nmethod = { type = 'least_conn', key = 'client_address', consistent = true, two = true, of = 'connect', inflight = true }\n" + sound,
+		`t.toml:4:10: method: key is for type "hash", not for "least_conn"
+t.toml:4:10: method: consistent is for type "hash", not for "least_conn"
+t.toml:4:10: method: two is for type "random", not for "least_conn"
+t.toml:4:10: method: of is for type "least_time", not for "least_conn"
+t.toml:4:10: method: inflight is for type "least_time", not for "least_conn"`},
+	{"heavy consistent hash", "[[upstream]]\nname = 'a'\nservers = ['h:1', { address = 'h:2', weight = 100_000 }]\nmethod = { type = 'hash', key = 'client_address', consistent = true }\n" + sound,
+		`t.toml:4:10: method: the weights of upstream "a" add up to 100001; a consistent hash has at most 100000, and 5 and 3 do what 500 and 300 do`},
 	{"method as a key", "[[upstream]]\nname = 'a'\nservers = ['h:1']\nleast_conn = true\nhealth_check = true\ncheck_http_send = 'x'\n" + sound,
-		`t.toml:4:1: "least_conn" is not supported by this version; the value of method may be "round_robin"
+		`t.toml:4:1: "least_conn" is not supported by this version; use method = "least_conn"
 t.toml:5:1: "health_check" is not supported by this version; use check in [[upstream]]
 t.toml:6:1: "check_http_send" is not supported by this version`},
 	{"servers", `[[upstream]]

@@ -92,6 +92,12 @@ func (r *reader) upstreamServers(u *Upstream, n *node) {
 	}
 }
 
+// method reads how a server is picked; a word alone is the type.
+func (r *reader) method(u *Upstream, n *node) {
+	u.Method = Method{Position: n.at}
+	methodTable.read(r, &u.Method, n.asTable("type"))
+}
+
 // check reads how servers are probed; a word alone is the type, true stands for
 // the defaults.
 func (r *reader) check(u *Upstream, n *node) {

@@ -33,7 +33,7 @@ proxy_pass = "A"
 		Upstreams: []Upstream{{
 			Position: at(3, 8),
 			Name:     "a",
-			Method:   "round_robin",
+			Method:   Method{Position: at(3, 8), Type: "round_robin"},
 
 			ProxyProtocol: "off",
 			Check:         Check{Position: at(3, 8)},
@@ -229,6 +229,29 @@ smtp_replies = { unavailable = "a", limit = "b", shutdown = "c", pregreet = "d",
 	requireSame(t, c)
 }
 
+// Every way to write a method.
+//
+// Fails if a key goes into another's field.
+func TestMethods(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]Method{
+		`"round_robin"`:                   {Type: "round_robin"},
+		`"least_conn"`:                    {Type: "least_conn"},
+		`"random"`:                        {Type: "random"},
+		`{ type = "random", two = true }`: {Type: "random", Two: true},
+		`{ type = "hash", key = "client_address" }`:                    {Type: "hash", Key: "client_address"},
+		`{ type = "hash", key = "client_address", consistent = true }`: {Type: "hash", Key: "client_address", Consistent: true},
+		`{ type = "least_time", of = "connect" }`:                      {Type: "least_time", Of: "connect"},
+		`{ type = "least_time", of = "last_byte", inflight = true }`:   {Type: "least_time", Of: "last_byte", Inflight: true},
+		`{ type = "least_time", of = "first_byte", inflight = false }`: {Type: "least_time", Of: "first_byte"},
+	} {
+		c, err := Parse("t.toml", []byte(sound+"[[upstream]]\nname = 'other'\nservers = ['h:1', 'h:2']\nmethod = "+text))
+		require.NoError(t, err, text)
+		want.Position = c.Upstreams[1].Method.Position
+		require.Equal(t, want, c.Upstreams[1].Method, text)
+	}
+}
+
 // A plain address in proxy_pass makes a group of its own with nginx's defaults,
 // one for all that name it.
 func TestImplicitUpstream(t *testing.T) {
@@ -254,7 +277,7 @@ proxy_pass = "unix:/run/a"
 		Position:      at,
 		Name:          "MX.example.org:25",
 		Implicit:      true,
-		Method:        "round_robin",
+		Method:        Method{Position: at, Type: "round_robin"},
 		ProxyProtocol: "off",
 		Check:         Check{Position: at},
 		Servers: []UpstreamServer{{

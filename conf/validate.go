@@ -18,6 +18,7 @@ func validate(c *Config) Problems {
 	v := validator{cfg: c}
 	v.upstreams()
 	v.proxyPasses()
+	v.methods()
 	v.checks()
 	v.listens()
 	v.clients()
@@ -117,7 +118,7 @@ func implicitUpstream(a Address, at Position) Upstream {
 		Position: at,
 		Name:     a.Text,
 		Implicit: true,
-		Method:   "round_robin",
+		Method:   Method{Position: at, Type: "round_robin"},
 
 		ProxyProtocol: "off",
 		Servers: []UpstreamServer{{

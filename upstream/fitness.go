@@ -69,7 +69,14 @@ func (g *Group) pick(tr *tier, t *Turn, least fitness, now int64) (s *Slot, crow
 	if g.least > fit {
 		crowded = g.restrain(tr, least, now)
 	}
-	i := tr.method.Pick(tr.slots)
+	if g.measure.Of != Never {
+		for i := range tr.slots {
+			if s := &tr.slots[i]; s.Eligible {
+				s.expect(now, t.Now)
+			}
+		}
+	}
+	i := tr.method.Pick(tr.slots, &t.Session)
 	if i < 0 {
 		return nil, crowded
 	}

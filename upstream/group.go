@@ -10,7 +10,7 @@ import (
 type Server struct {
 	Name        string // as configured
 	Addr        Addr
-	Weight      int   // 0 is 1
+	Weight      int   // 0 is 1, as a Method gets to see it
 	MaxConns    int   // 0: no limit
 	MaxFails    int   // 0: failures never take it out
 	FailTimeout int64 // seconds
@@ -23,9 +23,9 @@ type Server struct {
 // Config is what a group is made of.
 type Config struct {
 	Name    string
-	Method  func() Method // called once for the primaries and once for the backups
-	Servers []Server      // a host name with several addresses is several servers
-	Checked bool          // servers are probed: somebody calls Peer.Probed
+	Method  func([]Server) Method // called with the primaries, and with the backups
+	Servers []Server              // a host name with several addresses is several servers
+	Checked bool                  // servers are probed: somebody calls Peer.Probed
 
 	// DefaultDown has a new server begin as StateUnhealthy, if Checked.
 	DefaultDown bool
@@ -50,6 +50,7 @@ type Group struct {
 	single   bool    // exactly one primary, down or not, and no backup
 	retired  []*Peer // removed from the configuration, but still held by sessions
 	probed   bool
+	measure  Measure // by the method
 	least    fitness // of the servers that a session may be given
 	onChange func(Change)
 	askProbe func(*Peer)
@@ -79,6 +80,7 @@ func (g *Group) Name() string { return g.name }
 // keeps its state while sessions hold it, and so finds it again if it returns
 // before they have ended. The name of a group does not change.
 func (g *Group) Update(c Config) {
+	primary, backup := c.tiers() // may take its time
 	g.mu.Lock()
 	defer g.mu.Unlock()
 
@@ -88,8 +90,10 @@ func (g *Group) Update(c Config) {
 		known[p.key] = p
 	}
 
-	primary := tier{method: c.Method()}
-	backup := tier{method: c.Method()}
+	measure := Measure{}
+	if m, ok := primary.method.(TimedMethod); ok {
+		measure = m.Measure()
+	}
 	least := fit
 	if c.Checked {
 		least = doubtful
@@ -120,6 +124,9 @@ func (g *Group) Update(c Config) {
 		}
 		s := *p.slot
 		s.configure(sc)
+		if measure.Of != g.measure.Of {
+			s.average = 0
+		}
 		if s.slowStart > 0 {
 			least = max(least, warming)
 		}
@@ -150,8 +157,22 @@ func (g *Group) Update(c Config) {
 	g.primary, g.backup = primary, backup
 	g.single = len(primary.slots) == 1 && len(backup.slots) == 0
 	g.probed, g.least, g.onChange = c.Checked, least, c.OnChange
-	g.askProbe = c.Probe
+	g.askProbe, g.measure = c.Probe, measure
 	g.tries.Store(int64(tries))
+}
+
+// tiers returns both tiers with their methods and without their slots.
+func (c *Config) tiers() (primary, backup tier) {
+	var primaries, backups []Server
+	for _, s := range c.Servers {
+		s.Weight = max(s.Weight, 1)
+		if s.Backup {
+			backups = append(backups, s)
+		} else {
+			primaries = append(primaries, s)
+		}
+	}
+	return tier{method: c.Method(primaries)}, tier{method: c.Method(backups)}
 }
 
 // everyone returns the peers of the primaries, of the backups, and the
@@ -207,6 +228,7 @@ func (g *Group) Next(t *Turn, now int64) *Peer {
 		return nil
 	}
 	t.held++
+	g.depart(s, t)
 	t.remember(s.peer)
 	return s.peer
 }

@@ -73,11 +73,7 @@ func (g *Group) doubt(s *Slot, why string, now int64) {
 
 // judge books what a session has found out.
 func (g *Group) judge(s *Slot, t *Turn, o Outcome, now int64) {
-	verdict := outcomes[o].plain
-	if g.probed {
-		verdict = outcomes[o].checked
-	}
-	switch verdict {
+	switch g.verdict(o) {
 	case pass:
 		g.pass(s, now)
 	case failIfTwo:
@@ -92,6 +88,14 @@ func (g *Group) judge(s *Slot, t *Turn, o Outcome, now int64) {
 	case suspect:
 		g.doubt(s, o.String(), now)
 	}
+}
+
+// verdict is what an outcome says of a server of the group.
+func (g *Group) verdict(o Outcome) verdict {
+	if g.probed {
+		return outcomes[o].checked
+	}
+	return outcomes[o].plain
 }
 
 func (g *Group) pass(s *Slot, now int64) {

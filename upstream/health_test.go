@@ -350,7 +350,7 @@ func TestSlowStart(t *testing.T) {
 			var changes []string
 			c := checked(&changes, with(server("a"), slow), with(server("b"), slow))
 			c.Checked = by == "probes"
-			c.Method = func() upstream.Method { return balancer.RoundRobin{} }
+			c.Method = func([]upstream.Server) upstream.Method { return balancer.RoundRobin{} }
 			g := upstream.NewGroup(c)
 			a := peer(t, g, "a")
 			if c.Checked {

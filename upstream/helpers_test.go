@@ -13,7 +13,7 @@ import (
 // eligibility alone.
 type inOrder struct{}
 
-func (inOrder) Pick(slots []upstream.Slot) int {
+func (inOrder) Pick(slots []upstream.Slot, _ *upstream.Session) int {
 	for i := range slots {
 		if slots[i].Eligible {
 			return i
@@ -22,7 +22,7 @@ func (inOrder) Pick(slots []upstream.Slot) int {
 	return -1
 }
 
-func newInOrder() upstream.Method { return inOrder{} }
+func newInOrder([]upstream.Server) upstream.Method { return inOrder{} }
 
 // server returns a server called by a letter, with nginx's defaults.
 func server(name string) upstream.Server {

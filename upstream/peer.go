@@ -22,10 +22,14 @@ type Peer struct {
 	answers  bool       // the last probe was good, and no session has failed since
 }
 
+// longAgo is before any window, on a clock that begins at 0: as to nginx, whose
+// clock is that of the day, the zero of its own times is.
+const longAgo = -1 << 40
+
 // newPeer is a server without a past, on a clock that begins at 0.
 func newPeer(g *Group, k key) *Peer {
-	p := &Peer{group: g, key: k, name: k.addr.String(), since: -1, greeted: -DoubtAfter, resorted: -resortPeriod}
-	p.slot = &Slot{peer: p, health: StateUp}
+	p := &Peer{group: g, key: k, name: k.addr.String(), since: -1, greeted: longAgo, resorted: longAgo}
+	p.slot = &Slot{peer: p, health: StateUp, accessed: longAgo, checked: longAgo}
 	return p
 }
 
@@ -94,6 +98,7 @@ func (p *Peer) Release(t *Turn, o Outcome, now int64) {
 	}
 	p.settle(t)
 	t.held--
+	g.arrive(s, t, g.verdict(o) == pass)
 	s.Conns--
 	if s.Conns == 0 && len(g.retired) > 0 {
 		g.forget(p)

@@ -2,15 +2,6 @@ package upstream
 
 import "net/netip"
 
-// A Method is a way to choose among servers (package balancer has them).
-// Pick returns the index of one of the eligible slots, or -1 if none is
-// eligible. It is called with the group's lock held and allocates nothing. It
-// may change Effective and Current, which are the method's own between
-// failures, and no other field.
-type Method interface {
-	Pick(slots []Slot) int
-}
-
 // Slot is what a Method sees of a server: one element of the dense array of
 // the primary or of the backup servers, in the order of the configuration.
 type Slot struct {
@@ -18,6 +9,10 @@ type Slot struct {
 	Effective int // 0..Weight: what failures have left of the weight
 	Current   int // smooth round robin's running credit
 	Conns     int // sessions that hold this server, connecting ones included
+
+	// Latency is how many ms the next session is expected to take to the moment
+	// that a TimedMethod goes by; 0 if that is not known, and for any other.
+	Latency int64
 
 	// Eligible says that this session may have this server now: it is fit
 	// enough, and not tried before.
@@ -39,6 +34,8 @@ type Slot struct {
 	credit   int64 // see admit
 	pending  int   // connects under way that are counted; see crowded
 	peer     *Peer
+
+	times
 }
 
 // configure takes over a server's parameters and leaves its live state, apart

@@ -12,6 +12,13 @@ type Turn struct {
 	// the zero Addr. Set after Begin.
 	Client netip.Addr
 
+	// Session is for the method; see its Key.
+	Session Session
+
+	// Now is the present in ms, on a clock that all turns share. Set before the
+	// turn is given to Next, Reached and Release, if the method is a TimedMethod.
+	Now int64
+
 	tries   int
 	backup  bool
 	held    int      // servers picked and not released
@@ -20,6 +27,12 @@ type Turn struct {
 	pending *Peer    // counts the connect to it among its pending ones
 	first   [2]*Peer // tried, in order; nil: none yet
 	rest    []*Peer  // tried after those
+
+	measure Measure // what is measured of the latest attempt
+	flying  bool    // counted in its peer's times as in flight
+	timed   *Peer   // whose time is taken; nil: nobody's, or it has been
+	began   int64   // the attempt, by Now
+	took    int64   // ms from there to the moment; -1: not yet
 }
 
 // Left returns how many tries are left, the running one included. When it is 0

@@ -129,9 +129,9 @@ func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
 		problems = append(problems, conf.ParseError{Position: at, Message: fmt.Sprintf(format, args...)})
 	}
 	for _, u := range c.Upstreams {
-		method, ok := balancer.Lookup(u.Method)
-		if !ok {
-			report(u.Position, "unknown balancing method %q", u.Method)
+		method, err := methodOf(u.Method)
+		if err != nil {
+			report(u.Method.Position, "method: %v", err)
 			continue
 		}
 		g := upstream.Config{
@@ -165,13 +165,13 @@ func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
 		}
 		p.groups = append(p.groups, g)
 	}
-	headers := make(map[string]stream.HeaderVersion, len(c.Upstreams))
+	users := make(map[string]stream.Route, len(c.Upstreams)) // what they owe to their groups
 	for _, u := range c.Upstreams {
-		headers[u.Name] = headerVersions[u.ProxyProtocol]
+		users[u.Name] = stream.Route{Header: headerVersions[u.ProxyProtocol], Key: keys[u.Method.Key]}
 	}
 	for _, server := range c.Servers {
 		for _, l := range server.Listen {
-			route := routeOf(server, l, headers[server.ProxyPass])
+			route := routeOf(server, l, users[server.ProxyPass])
 			route.NginxLog = c.ErrorLog.Format == "nginx"
 			addrs, err := names.addrs(l.Address)
 			if err != nil {
@@ -196,8 +196,20 @@ func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
 	return p, nil
 }
 
-func routeOf(c conf.Server, l conf.Listen, header stream.HeaderVersion) stream.Route {
+// methodOf is the maker of a group's method.
+func methodOf(c conf.Method) (func([]upstream.Server) upstream.Method, error) {
+	return balancer.New(balancer.Options{
+		Name:       c.Type,
+		Consistent: c.Consistent,
+		Two:        c.Two,
+		Measure:    upstream.Measure{Of: moments[c.Of], Inflight: c.Inflight},
+	})
+}
+
+// routeOf completes what a group asks of its routes.
+func routeOf(c conf.Server, l conf.Listen, group stream.Route) stream.Route {
 	r := stream.Route{
+		Key:            group.Key,
 		ConnectTimeout: c.ConnectTimeout,
 		Timeout:        c.Timeout,
 		NextUpstream:   c.NextUpstream,
@@ -207,7 +219,7 @@ func routeOf(c conf.Server, l conf.Listen, header stream.HeaderVersion) stream.R
 		Keepalive:      listener.Keepalive(c.SocketKeepalive),
 		NoDelay:        c.NoDelay,
 		BufferSize:     c.BufferSize,
-		Header:         header,
+		Header:         group.Header,
 		HeaderTimeout:  c.ProxyHeaderTimeout,
 		UploadRate:     int64(c.UploadRate),
 		DownloadRate:   int64(c.DownloadRate),
@@ -266,6 +278,18 @@ var headerVersions = map[string]stream.HeaderVersion{
 	"off": stream.NoHeader,
 	"v1":  stream.HeaderV1,
 	"v2":  stream.HeaderV2,
+}
+
+var keys = map[string]stream.Key{
+	"":               stream.NoKey,
+	"client_address": stream.ClientAddress,
+}
+
+var moments = map[string]upstream.Moment{
+	"":           upstream.Never,
+	"connect":    upstream.Connect,
+	"first_byte": upstream.FirstByte,
+	"last_byte":  upstream.LastByte,
 }
 
 var pregreets = map[string]stream.Pregreet{

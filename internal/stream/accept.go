@@ -170,3 +170,12 @@ func clientAddr(from netip.AddrPort) string {
 	}
 	return from.String()
 }
+
+// appendKey appends what the session is hashed by: the client's address, in one
+// spelling, without port, brackets and zone; "unix:" if it has none.
+func (s *session) appendKey(b []byte) []byte {
+	if !s.from.IsValid() {
+		return append(b, "unix:"...)
+	}
+	return s.from.Addr().WithZone("").AppendTo(b)
+}

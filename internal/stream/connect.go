@@ -12,13 +12,28 @@ import (
 
 // connect asks the group for a server and tries it.
 func (w *worker) connect(s *session) {
-	w.try(s, s.route.Group.Next(&s.turn, w.seconds()))
+	w.try(s, w.next(s))
+}
+
+// next asks the group for a server, or a further one.
+func (w *worker) next(s *session) *upstream.Peer {
+	if s.route.Key != NoKey {
+		w.key = s.appendKey(w.key[:0])
+		s.turn.Session.Key = w.key
+	}
+	return s.route.Group.Next(w.turn(s), w.seconds())
+}
+
+// turn is the session's turn at the present time.
+func (w *worker) turn(s *session) *upstream.Turn {
+	s.turn.Now = w.loop.Now()
+	return &s.turn
 }
 
 // try tries a peer that the group has given, and others after it, until one
 // connects at once, one is under way, or none is left.
 func (w *worker) try(s *session, p *upstream.Peer) {
-	for ; p != nil; p = s.route.Group.Next(&s.turn, w.seconds()) {
+	for ; p != nil; p = w.next(s) {
 		s.peer, s.last = p, p
 		s.attempt++
 		s.patient, s.doubted = false, false
@@ -169,6 +184,7 @@ func (w *worker) connected(s *session) {
 	s.server.writable = true
 	s.peer.Established(&s.turn)
 	s.route.journal().reached(w, s)
+	s.peer.Reached(w.turn(s), upstream.Connect)
 	if !w.writeHeader(s) {
 		w.attemptFailed(s, s.judge(upstream.OutcomeReset), "send PROXY header", unix.ECONNRESET)
 		return
@@ -228,7 +244,7 @@ func (w *worker) timeLeft(s *session) bool {
 func (w *worker) release(s *session, o upstream.Outcome) {
 	p := s.peer
 	s.peer = nil
-	p.Release(&s.turn, o, w.seconds())
+	p.Release(w.turn(s), o, w.seconds())
 }
 
 // judge corrects the outcome of a connect whose error comes after it was made:

@@ -50,6 +50,7 @@ type worker struct {
 	stats    Stats
 
 	buf             []byte // what is read is written or held before the next read
+	key             []byte // of the session that asks for a server; see next
 	from, to, local reactor.Sockaddr
 	calls           calls
 	doubtAfter      int64 // ms

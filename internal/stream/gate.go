@@ -127,6 +127,12 @@ func (w *worker) greeting(s *session) {
 	}
 }
 
+// greeted reports that what the server says first is, for all we know, no
+// refusal; of one it is no merit to come fast.
+func (s *session) greeted() bool {
+	return s.outcome == upstream.OutcomeOK || s.outcome == upstream.OutcomeUnjudged
+}
+
 // noGreeting is called when a server has taken too long to greet. If nobody
 // else can be asked, it gets the rest of the time there is.
 func (w *worker) noGreeting(s *session) {
@@ -185,7 +191,7 @@ func (w *worker) another(s *session) *upstream.Peer {
 	if left <= 0 || !w.mayGoOn(s) {
 		return nil
 	}
-	return s.route.Group.Next(&s.turn, w.seconds())
+	return w.next(s)
 }
 
 // giveUp ends the session's business with its server.

@@ -69,9 +69,10 @@ type plan struct {
 	Route
 	listen  string
 	servers []upstream.Server
-	prepare func(*worker) // runs on every loop before the first session
-	checked bool          // somebody probes the servers
-	noise   bool          // panics and spins are what the test wants
+	prepare func(*worker)   // runs on every loop before the first session
+	method  upstream.Method // nil: round robin
+	checked bool            // somebody probes the servers
+	noise   bool            // panics and spins are what the test wants
 }
 
 // rig is an engine with one port in front of a group of servers, for tests
@@ -109,7 +110,10 @@ func newRig(t testing.TB, servers []string, options ...func(*plan)) *rig {
 	for _, option := range options {
 		option(&p)
 	}
-	method, _ := balancer.Lookup("round_robin")
+	if p.method == nil {
+		p.method = balancer.RoundRobin{}
+	}
+	method := func([]upstream.Server) upstream.Method { return p.method }
 	p.Group = upstream.NewGroup(upstream.Config{Name: "test", Method: method, Servers: p.servers, Checked: p.checked})
 
 	engine, err := New(p.Options)

@@ -13,6 +13,7 @@ import (
 // It is immutable once a port has it; a session keeps the route it started on.
 type Route struct {
 	Group *upstream.Group
+	Key   Key // what Group hashes a session by
 
 	ConnectTimeout time.Duration // for each attempt
 	Timeout        time.Duration // both directions silent
@@ -57,6 +58,15 @@ type Route struct {
 	// bounds a running attempt, too. Nil: any protocol.
 	Gate *Gate
 }
+
+// Key says what a session is hashed by.
+type Key uint8
+
+// The keys.
+const (
+	NoKey         Key = iota
+	ClientAddress     // nginx's $remote_addr
+)
 
 // HeaderVersion is a version of the PROXY protocol.
 type HeaderVersion uint8
