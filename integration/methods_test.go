@@ -369,7 +369,7 @@ func TestLeastTimeByGreeting(t *testing.T) {
 		{`of = "first_byte", inflight = true`, "weight = 1", "sfffff"},
 		{`of = "last_byte"`, "weight = 1", "sfffff"},
 		{`of = "first_byte"`, "weight = 10", "sf"},
-		{`of = "connect"`, "weight = 10", "sss"},
+		{`of = "connect"`, "weight = 100", "sss"},
 	} {
 		listen := freeAddr(t)
 		smtptest.Start(t, checkedUpstream("mail", "check = false\nmethod = { type = \"least_time\", "+test.of+" }",
