@@ -1,6 +1,8 @@
 // Command smtplb balances SMTP sessions over groups of mail servers.
 //
-//	smtplb -c /etc/smtplb.toml
+//	smtplb -c /etc/smtplb/smtplb.toml
+//
+// Its command line is nginx's, and it may be called nginx.
 //
 // Signals: HUP reads the configuration again, USR1 reopens the log, QUIT stops
 // when the sessions have ended, TERM and INT stop fast.
@@ -8,13 +10,11 @@ package main
 
 import (
 	_ "embed"
-	"flag"
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 
-	"smtplb/conf"
+	"smtplb/internal/process"
 )
 
 // version is set by the build.
@@ -26,57 +26,32 @@ var defaultConfig []byte
 // Exit codes.
 const (
 	exitOK    = 0
-	exitError = 1 // the configuration or the start failed
-	exitUsage = 2
+	exitError = 1
 )
 
-const usage = `usage: smtplb [-t] [-c file]
+func main() { os.Exit(run(os.Args, os.Stdout, os.Stderr)) }
 
-  -c file   configuration; without it a small built-in one is used, see -d
-  -t        test the configuration and exit
-  -d        print the built-in configuration and exit
-  -v        print the version and exit
-  -h        this help
-
-signals: HUP reload, USR1 reopen log, QUIT graceful stop, TERM or INT fast stop
-`
-
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
-
-func run(args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("smtplb", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() { fmt.Fprint(stderr, usage) }
-	file := flags.String("c", "", "")
-	test := flags.Bool("t", false, "")
-	dump := flags.Bool("d", false, "")
-	printVersion := flags.Bool("v", false, "")
-	help := flags.Bool("h", false, "")
-	if err := flags.Parse(args); err != nil {
-		return exitUsage
+func run(argv []string, stdout, stderr io.Writer) int {
+	parent := process.Detached()
+	c, err := parseCommand(argv)
+	if err != nil {
+		fmt.Fprintf(stderr, "%s: %v\n", c.name, err)
+		return exitError
+	}
+	if c.printVersion || c.printHelp || c.printBuild {
+		c.writeAbout(stderr)
+		if !c.test {
+			return exitOK
+		}
 	}
 	switch {
-	case flags.NArg() > 0:
-		fmt.Fprintf(stderr, "smtplb: unexpected argument %q\n%s", flags.Arg(0), usage)
-		return exitUsage
-	case *help:
-		fmt.Fprint(stdout, usage)
-		return exitOK
-	case *printVersion:
-		fmt.Fprintf(stdout, "smtplb %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-		return exitOK
-	case *dump:
+	case c.printDefault:
 		_, _ = stdout.Write(defaultConfig)
 		return exitOK
+	case c.test:
+		return c.testConfig(stdout, stderr)
+	case c.signal != "":
+		return c.sendSignal(stderr)
 	}
-	load := func() (*conf.Config, error) {
-		if *file == "" {
-			return conf.Parse("built-in configuration", defaultConfig)
-		}
-		return conf.Load(*file)
-	}
-	if *test {
-		return testConfig(load, stderr)
-	}
-	return serve(load, stderr)
+	return c.serve(parent, stderr)
 }

@@ -2,17 +2,14 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"runtime"
 	"syscall"
 	"time"
 
 	"go.uber.org/zap"
 
-	"smtplb/conf"
 	"smtplb/internal/errorlog"
 	"smtplb/internal/process"
 	"smtplb/internal/server"
@@ -21,142 +18,59 @@ import (
 // flushWait bounds how long the last log lines may hold the exit.
 const flushWait = 2 * time.Second
 
-// testConfig is -t: it reads the configuration and resolves its names, and
-// binds nothing.
-func testConfig(load func() (*conf.Config, error), stderr io.Writer) int {
-	c, err := load()
-	if err == nil {
-		for _, w := range c.Warnings {
-			fmt.Fprintf(stderr, "smtplb: [warn] %s\n", w)
-		}
-		err = server.Check(context.Background(), c)
-	}
-	if err != nil {
-		return fail(stderr, err)
-	}
-	fmt.Fprintf(stderr, "smtplb: configuration %s is ok\n", c.Files[0])
-	return exitOK
-}
-
-func fail(stderr io.Writer, err error) int {
-	fmt.Fprintf(stderr, "smtplb: [emerg] %v\n", err)
-	return exitError
-}
-
 // instance is the running process.
 type instance struct {
-	load   func() (*conf.Config, error)
-	config *conf.Config
-	log    *errorlog.Log
-	logger *zap.Logger
-	server *server.Server
-	pid    *process.PidFile // nil: none
+	command command
+	file    string // of the configuration
+	config  settings
+	log     *errorlog.Log
+	logger  *zap.Logger
+	server  *server.Server
+	pid     *process.PidFile // nil: none
 }
 
-// serve runs the balancer until a signal ends it.
-func serve(load func() (*conf.Config, error), stderr io.Writer) int {
+// serve runs the balancer until a signal ends it. parent waits for it to be
+// ready, if there is one.
+func (c command) serve(parent *process.Parent, stderr io.Writer) int {
 	// Before anything can be written: a reader of our output that goes away
 	// must not end the process.
 	signal.Ignore(syscall.SIGPIPE)
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGINT)
 
-	c, err := load()
-	if err != nil {
-		return fail(stderr, err)
+	i := &instance{command: c, file: c.configFile()}
+	s, err := c.load(i.file)
+	if err == nil {
+		err = s.identify()
 	}
-	i := &instance{load: load, config: c}
-	if err := i.start(c); err != nil {
-		return fail(stderr, err)
+	if err != nil {
+		return c.emerg(stderr, err)
+	}
+	if s.Daemon && parent == nil {
+		code, err := process.Detach()
+		if err != nil {
+			return c.emerg(stderr, err)
+		}
+		return code
+	}
+	i.config = s
+	if err := i.start(s); err != nil {
+		return c.emerg(stderr, err)
 	}
 	defer i.close()
+	if parent != nil {
+		if err := i.detach(parent); err != nil {
+			i.logger.Warn("not detached from whoever has started this process", zap.Error(err))
+		}
+	}
 	i.handle(signals)
 	return exitOK
 }
 
-func (i *instance) start(c *conf.Config) error {
-	level, err := errorlog.ParseLevel(c.ErrorLog.Level)
-	if err != nil {
-		return err
-	}
-	if i.log, err = errorlog.Open(c.ErrorLog.Path, level); err != nil {
-		return err
-	}
-	i.logger = i.log.Logger()
-	i.warn(c)
-
-	workers := c.WorkerProcesses
-	if workers == 0 {
-		workers = runtime.GOMAXPROCS(0)
-	}
-	// A loop that waits in the kernel still holds its processor for a moment:
-	// leave one for the collector, timers and lookups.
-	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), workers+1))
-	limits := i.limit(c)
-	i.server, err = server.New(server.Options{
-		Workers:     workers,
-		Pipes:       limits.pipes,
-		PipeBytes:   process.PipeBytes,
-		MaxSessions: limits.sessions,
-		Logger:      i.logger,
-	})
-	if err != nil {
-		i.log.Close(flushWait)
-		return err
-	}
-	next, err := i.server.Prepare(context.Background(), c)
-	if err != nil {
-		i.log.Close(flushWait)
-		return err
-	}
-	if i.pid, err = writePid(c.Pid); err != nil {
-		next.Discard()
-		i.log.Close(flushWait)
-		return err
-	}
-	next.Commit()
-	i.logger.Info("ready",
-		zap.String("version", version), zap.Int("pid", os.Getpid()), zap.String("config", c.Files[0]),
-		zap.Int("workers", workers), zap.Int("gomaxprocs", runtime.GOMAXPROCS(0)),
-		zap.Uint64("nofile", limits.nofile), zap.Int("max_sessions", limits.sessions), zap.Int("pipes", limits.pipes))
-	return nil
-}
-
-func (i *instance) warn(c *conf.Config) {
-	for _, w := range c.Warnings {
-		i.logger.Warn(w)
-	}
-}
-
-func writePid(path string) (*process.PidFile, error) {
-	if path == "" {
-		return nil, nil
-	}
-	return process.WritePidFile(path)
-}
-
-// limits are what the kernel lets the process have.
-type limits struct {
-	nofile   uint64
-	pipes    int
-	sessions int
-}
-
-// limit applies worker_rlimit_nofile and derives the session limit from what
-// the process may really open.
-func (i *instance) limit(c *conf.Config) limits {
-	got, err := process.RaiseNofile(c.WorkerRlimitNofile)
-	if err != nil {
-		i.logger.Log(errorlog.Alert, "open file limit not read, assuming 1024", zap.Error(err))
-		got.Soft = 1024
-	}
-	if got.Short() {
-		i.logger.Log(errorlog.Alert, "worker_rlimit_nofile is above the hard limit, sessions are capped to what that allows: raise LimitNOFILE= of the unit, or ulimit -Hn",
-			zap.Uint64("want", got.Want), zap.Uint64("got", got.Soft))
-	}
-	l := limits{nofile: got.Soft, pipes: process.PipeBudget(got.Soft)}
-	l.sessions = process.SessionCap(got.Soft, 2*l.pipes)
-	return l
+// detach ends what ties a process in the background to the one that started it.
+func (i *instance) detach(parent *process.Parent) error {
+	i.log.TakeCrashes()
+	return parent.Ready(errorlog.IsStderr(i.config.ErrorLog.Path))
 }
 
 func (i *instance) close() {
@@ -193,6 +107,8 @@ func (i *instance) handle(signals <-chan os.Signal) {
 			} else {
 				i.logger.Info("log reopened")
 			}
+		case syscall.SIGUSR2:
+			i.logger.Error("SIGUSR2: this version cannot hand over to another program; restart it instead")
 		case syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGINT:
 			cancel() // name lookups of a reload under way
 			close(reloads)
@@ -231,58 +147,4 @@ func (i *instance) stop(sig os.Signal, signals <-chan os.Signal) {
 	} else {
 		i.server.Stop(i.config.StopTimeout, hurry)
 	}
-}
-
-// reload reads the configuration again and, if all of it can be done, switches
-// to it. Otherwise everything stays as it is.
-func (i *instance) reload(ctx context.Context) {
-	start := time.Now()
-	if err := i.tryReload(ctx); err != nil {
-		if ctx.Err() == nil { // else the process is stopping
-			i.logger.Error("reload failed, keeping the running configuration", zap.Error(err))
-		}
-		return
-	}
-	i.logger.Info("reload done", zap.String("config", i.config.Files[0]), zap.Duration("took", time.Since(start)))
-}
-
-func (i *instance) tryReload(ctx context.Context) error {
-	c, err := i.load()
-	if err != nil {
-		return err
-	}
-	level, err := errorlog.ParseLevel(c.ErrorLog.Level)
-	if err != nil {
-		return err
-	}
-	next, err := i.server.Prepare(ctx, c)
-	if err != nil {
-		return err
-	}
-	pid := i.pid
-	if c.Pid != i.config.Pid {
-		if pid, err = writePid(c.Pid); err != nil {
-			next.Discard()
-			return err
-		}
-	}
-	if err := i.log.Reconfigure(c.ErrorLog.Path, level); err != nil {
-		if pid != i.pid && pid != nil {
-			_ = pid.Remove()
-		}
-		next.Discard()
-		return err
-	}
-	if i.pid != nil && pid != i.pid {
-		_ = i.pid.Remove()
-	}
-	i.pid = pid
-	i.warn(c)
-	if c.WorkerProcesses != i.config.WorkerProcesses {
-		i.logger.Warn("worker_processes has changed: it takes effect at the next start")
-	}
-	i.server.SetMaxSessions(i.limit(c).sessions)
-	next.Commit()
-	i.config = c
-	return nil
 }

@@ -20,6 +20,10 @@ var mainTable = directives[Config]{mainFile, append([]directive[Config]{
 	{"stop_timeout", "10s", slot(msec(0), func(c *Config) *time.Duration { return &c.StopTimeout })},
 	{"pid", none, slot(str, func(c *Config) *string { return &c.Pid })},
 	{"error_log", "stderr", (*reader).errorLog},
+	{"daemon", false, slot(flag, func(c *Config) *bool { return &c.Daemon })},
+	{"user", none, (*reader).user},
+	{"working_directory", none, slot(str, func(c *Config) *string { return &c.WorkingDirectory })},
+	{"env", none, (*reader).env},
 }, includedTable.rows...)}
 
 var includedTable = directives[Config]{"an included file", []directive[Config]{
@@ -29,7 +33,7 @@ var includedTable = directives[Config]{"an included file", []directive[Config]{
 }}
 
 var errorLogTable = directives[ErrorLog]{"error_log", []directive[ErrorLog]{
-	{"path", "stderr", slot(logPath, func(l *ErrorLog) *string { return &l.Path })},
+	{"path", "stderr", slot(str, func(l *ErrorLog) *string { return &l.Path })},
 	{"level", "notice", slot(logLevel, func(l *ErrorLog) *string { return &l.Level })},
 }}
 
@@ -159,8 +163,8 @@ func settle[T any](homes map[string]string, t directives[T]) {
 // notYet are keys that nginx, its modules or a later version know. A star ends
 // a family of names.
 var notYet = strings.Fields(`
-	access_log accept_filter allow bind check_* daemon debug_points
-	default_server deferred deny env events fastopen geo geoip_* hash
+	access_log accept_filter allow bind check_* debug_points
+	default_server deferred deny events fastopen geo geoip_* hash
 	health_check health_check_* http ip_hash js_* keyval* least_conn least_time
 	limit_conn limit_conn_* load_module lock_file log_format mail map map_*
 	master_process match metrics mqtt* multi_accept multipath
@@ -171,13 +175,12 @@ var notYet = strings.Fields(`
 	proxy_upstream_buffer queue random rcvbuf real_ip_* resolve resolver
 	resolver_* return route server_name server_names_* service set setfib sndbuf
 	split_clients ssl ssl_* state status status_zone stream syslog tcp
-	thread_pool timer_resolution udp use user variables_hash_* worker_aio_*
+	thread_pool timer_resolution udp use variables_hash_* worker_aio_*
 	worker_connections worker_cpu_affinity worker_priority worker_rlimit_core
-	working_directory zone zone_sync*`)
+	zone zone_sync*`)
 
 // instead says what an operator can do in place of some of them.
 var instead = map[string]string{
-	"daemon":                  "smtplb stays in the foreground, as service managers want it",
 	"hash":                    `the value of method may be "round_robin"`,
 	"health_check":            "use check in [[upstream]]",
 	"least_conn":              `the value of method may be "round_robin"`,
@@ -186,7 +189,6 @@ var instead = map[string]string{
 	"proxy_upstream_buffer":   "use proxy_buffer_size",
 	"random":                  `the value of method may be "round_robin"`,
 	"stream":                  "write [[upstream]] and [[server]] without it",
-	"user":                    "start smtplb as that user",
 	"worker_connections":      "worker_rlimit_nofile bounds the sessions",
 }
 

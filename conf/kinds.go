@@ -116,14 +116,6 @@ func processes(n *node) (int, error) {
 	return i, nil
 }
 
-func logPath(n *node) (string, error) {
-	s, err := str(n)
-	if strings.HasPrefix(s, "syslog:") {
-		err = errors.New(`syslog is not supported by this version; want "stderr" or the path of a file`)
-	}
-	return s, err
-}
-
 var levels = []string{"debug", "info", "notice", "warn", "error", "crit", "alert", "emerg"}
 
 func logLevel(n *node) (string, error) {

@@ -41,8 +41,11 @@ var problemCases = []struct{ name, text, want string }{
 		`t.toml:1:24: worker_rlimit_nofile: want a number from 1 to 1073741824, got -1`},
 	{"level", "error_log = { path = 'x',\n level = 'loud' }\n" + sound,
 		`t.toml:2:10: level: want one of debug, info, notice, warn, error, crit, alert, emerg, got "loud"`},
-	{"syslog", "error_log = 'syslog:server=x'\n" + sound,
-		`t.toml:1:13: path: syslog is not supported by this version; want "stderr" or the path of a file`},
+	{"user and env", "user = ':mail'\nenv = ['=x', 1]\ndaemon = 'on'\n" + sound,
+		`t.toml:1:8: user: want a user, or a user and a group as in "smtplb:mail", got ":mail"
+t.toml:2:8: env: want "NAME" or "NAME=value", got "=x"
+t.toml:2:14: env: want a string, got 1
+t.toml:3:10: daemon: want true or false, got "on"`},
 	{"wrong types", "pid = 1\nstop_timeout = true\nerror_log = []\nworker_shutdown_timeout = 1979-05-27\n" + sound,
 		`t.toml:1:7: pid: want a string, got 1
 t.toml:2:16: stop_timeout: want a time such as "10s", got true
@@ -64,8 +67,8 @@ t.toml:3:11: unknown key "lvl" in error_log`},
 t.toml:2:1: "proxy_timeout" belongs to [[server]], not to the main file
 t.toml:10:1: "pid" belongs to the main file, above the first [[upstream]] or [[server]], not to [[server]]
 t.toml:11:1: "weight" belongs to a server of [[upstream]], not to [[server]]`},
-	{"not yet", "user = 'nobody'\n" + sound + "allow = 'all'\nqueue = 1\nproxy_ssl_name = 'x'\nssl = true\naccess_log = 'x'\n",
-		`t.toml:1:1: "user" is not supported by this version; start smtplb as that user
+	{"not yet", "worker_connections = 512\n" + sound + "allow = 'all'\nqueue = 1\nproxy_ssl_name = 'x'\nssl = true\naccess_log = 'x'\n",
+		`t.toml:1:1: "worker_connections" is not supported by this version; worker_rlimit_nofile bounds the sessions
 t.toml:9:1: "allow" is not supported by this version
 t.toml:10:1: "queue" is not supported by this version
 t.toml:11:1: "proxy_ssl_name" is not supported by this version

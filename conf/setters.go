@@ -39,6 +39,34 @@ func (r *reader) errorLog(c *Config, n *node) {
 	errorLogTable.read(r, &c.ErrorLog, n.asTable("path"))
 }
 
+// user is a name, or a name and a group's: "smtplb", "smtplb:mail".
+func (r *reader) user(c *Config, n *node) {
+	name, err := str(n)
+	user, group, grouped := strings.Cut(name, ":")
+	if err == nil && (user == "" || grouped && group == "") {
+		err = want(`a user, or a user and a group as in "smtplb:mail"`, n)
+	}
+	if err != nil {
+		r.problem(n.at, "user: %v", err)
+		return
+	}
+	c.User, c.Group = user, group
+}
+
+func (r *reader) env(c *Config, n *node) {
+	for _, n := range n.elements() {
+		entry, err := str(n)
+		if err == nil && entry[0] == '=' {
+			err = want(`"NAME" or "NAME=value"`, n)
+		}
+		if err != nil {
+			r.problem(n.at, "env: %v", err)
+			continue
+		}
+		c.Env = append(c.Env, entry)
+	}
+}
+
 func (r *reader) upstreams(c *Config, n *node) {
 	for _, n := range n.elements() {
 		u := Upstream{Position: n.at}

@@ -8,16 +8,28 @@ import (
 // Load reads the configuration file at path, and what it includes. It returns
 // either a complete Config or Problems. Any goroutine may call it; it keeps
 // nothing.
-func Load(path string) (*Config, error) {
+func Load(path string) (*Config, error) { return LoadWith(path, "") }
+
+// LoadWith is Load with global directives from the command line (-g).
+func LoadWith(path, global string) (*Config, error) {
 	r := newReader()
+	if err := r.setGlobal(global); err != nil {
+		return nil, err
+	}
 	r.pending = []source{{path: path}}
 	return r.finish()
 }
 
 // Parse reads a configuration that is held in memory. The name stands for it
 // in messages, and what it includes is sought in that name's directory.
-func Parse(name string, data []byte) (*Config, error) {
+func Parse(name string, data []byte) (*Config, error) { return ParseWith(name, data, "") }
+
+// ParseWith is Parse with global directives from the command line (-g).
+func ParseWith(name string, data []byte, global string) (*Config, error) {
 	r := newReader()
+	if err := r.setGlobal(global); err != nil {
+		return nil, err
+	}
 	r.read(source{path: name}, string(data))
 	return r.finish()
 }
@@ -31,6 +43,7 @@ type reader struct {
 	current   source            // the file being read
 	broken    bool              // some file could not be read
 	listening int               // addresses to listen on so far
+	global    []*node           // directives of the command line
 	homes     map[string]string // where each key may stand
 	problems  Problems
 }
@@ -77,7 +90,7 @@ func (r *reader) read(src source, text string) {
 	case bad != nil:
 		r.reject(bad.Position, "%s", bad.Message)
 	case src.depth == 0:
-		mainTable.read(r, &r.cfg, root)
+		mainTable.read(r, &r.cfg, r.withGlobal(root))
 	default:
 		includedTable.read(r, &r.cfg, root)
 	}

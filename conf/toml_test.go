@@ -91,6 +91,10 @@ worker_shutdown_timeout = 0
 stop_timeout = "1500ms"
 pid = "/run/smtplb.pid"
 error_log = { path = "/var/log/smtplb.log", level = "debug" }
+daemon = true
+user = "smtplb:mail"
+working_directory = "/var/lib"
+env = ["TZ=UTC", "LANG"]
 
 [[upstream]]
 name = "a"
@@ -143,10 +147,14 @@ smtp_replies = { unavailable = "a", limit = "b", shutdown = "c", pregreet = "d" 
 	require.Equal(t, 1500*time.Millisecond, c.StopTimeout)
 	require.Equal(t, "/run/smtplb.pid", c.Pid)
 	require.Equal(t, ErrorLog{"/var/log/smtplb.log", "debug"}, c.ErrorLog)
+	require.True(t, c.Daemon)
+	require.Equal(t, []string{"smtplb", "mail"}, []string{c.User, c.Group})
+	require.Equal(t, "/var/lib", c.WorkingDirectory)
+	require.Equal(t, []string{"TZ=UTC", "LANG"}, c.Env)
 
 	a, b := c.Upstreams[0].Servers[0], c.Upstreams[0].Servers[1]
 	require.Equal(t, UpstreamServer{
-		Position:    Position{"t.toml", 13, 3},
+		Position:    Position{"t.toml", 17, 3},
 		Address:     Address{Text: "[2001:DB8::1]:25", Host: "2001:db8::1", Port: 25},
 		Weight:      5,
 		MaxConns:    100,
@@ -171,7 +179,7 @@ smtp_replies = { unavailable = "a", limit = "b", shutdown = "c", pregreet = "d" 
 		{Text: "unix:/run/b.sock", Path: "/run/b.sock"},
 	}, listening)
 	require.Equal(t, Listen{
-		Position:  Position{"t.toml", 31, 3},
+		Position:  Position{"t.toml", 35, 3},
 		Address:   listening[4],
 		Backlog:   10,
 		ReusePort: true,

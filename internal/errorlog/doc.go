@@ -31,6 +31,20 @@
 // that is not printable text is escaped, and the fields stay valid JSON. A
 // stack goes into a field (zap.Stack); the logger takes none by itself.
 //
+// # Syslog
+//
+// "syslog:server=unix:/dev/log,facility=mail,tag=smtplb,nohostname" sends each
+// line as a datagram, in the format of RFC 3164 and with nginx's parameters:
+//
+//	server      address, address:port (514 if there is none) or unix:path; needed
+//	facility    local7 if there is none
+//	tag         the program's name if there is none
+//	severity    accepted and not used: it is the record's level
+//	nohostname  leaves the host's name out, as a local daemon expects it
+//
+// A daemon that is not there or takes nothing loses lines as a file does; the
+// next line tries again.
+//
 // # Never waiting
 //
 // A record goes into a bounded queue in memory, and one goroutine writes the

@@ -27,11 +27,13 @@ type Log struct {
 	logger *zap.Logger
 	target target
 
-	mu   sync.Mutex // protects below, and lets one change of the file happen at a time
-	path string
+	mu      sync.Mutex // protects below, and lets one change of the file happen at a time
+	path    string
+	crashes bool // the file takes what the runtime says when it crashes
 }
 
-// Open opens path, or standard error for "stderr". A file is created if there
+// Open opens path, standard error for "stderr", or a connection to a log server
+// for "syslog:server=…" (see package comment). A file is created if there
 // is none, appended to if there is, and a symbolic link is followed: containers
 // lead a log to /dev/stdout by one. Records below level are not written.
 func Open(path string, level zapcore.Level) (*Log, error) {
@@ -136,14 +138,24 @@ func wait(done <-chan struct{}, timeout time.Duration) bool {
 }
 
 func (l *Log) open(path string) (*sink, error) {
-	if path == Stderr {
+	if IsStderr(path) {
 		return newSink(os.Stderr, &l.target.dropped), nil
+	}
+	if parameters, ok := syslogParameters(path); ok {
+		s, err := openSyslog(parameters)
+		if err != nil {
+			return nil, err
+		}
+		return newSink(s, &l.target.dropped), nil
 	}
 	// O_NONBLOCK is for a FIFO: without it open would wait for a reader. On a
 	// file it means nothing.
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, fileMode)
 	if err != nil {
 		return nil, fmt.Errorf("open error log: %w", hint(err))
+	}
+	if l.crashes {
+		takeCrashes(f)
 	}
 	return newSink(f, &l.target.dropped), nil
 }

@@ -21,12 +21,20 @@ const (
 	handover = time.Second
 )
 
+// device is what takes the lines: an *os.File, or a connection to syslog.
+type device interface {
+	io.WriteCloser
+	// SetWriteDeadline bounds a write under way, too. Files have no deadlines.
+	SetWriteDeadline(time.Time) error
+	Name() string
+}
+
 // sink is one open file, its queue, and the goroutine (run) that writes the one
 // to the other; run alone touches the file until the sink is closed. A file
 // that blocks holds up its own sink only: after Reopen or Reconfigure the log
 // goes on in another one.
 type sink struct {
-	file    *os.File
+	file    device
 	dropped *atomic.Uint64 // the log's
 	wake    chan struct{}  // holds one token while there may be work
 	done    chan struct{}  // closed when run has ended
@@ -38,7 +46,7 @@ type sink struct {
 	closed  bool
 }
 
-func newSink(file *os.File, dropped *atomic.Uint64) *sink {
+func newSink(file device, dropped *atomic.Uint64) *sink {
 	s := &sink{
 		file:    file,
 		dropped: dropped,
@@ -99,7 +107,7 @@ func (s *sink) close(timeout time.Duration) {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	if s.file != os.Stderr {
+	if s.file != device(os.Stderr) {
 		_ = s.file.SetWriteDeadline(time.Now().Add(timeout))
 	}
 	s.signal()
@@ -109,7 +117,7 @@ func (s *sink) close(timeout time.Duration) {
 // after: another sink, and the Go runtime's last words.
 func (s *sink) run() {
 	defer close(s.done)
-	if s.file != os.Stderr {
+	if s.file != device(os.Stderr) {
 		defer s.file.Close()
 	}
 	w := writer{file: s.file}

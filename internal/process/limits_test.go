@@ -24,6 +24,9 @@ type request struct {
 const requestVariable = "SMTPLB_TEST_LIMITS"
 
 func TestMain(m *testing.M) {
+	if how := os.Getenv(detachVariable); how != "" {
+		os.Exit(detachAs(how))
+	}
 	if text := os.Getenv(requestVariable); text != "" {
 		if err := answer(text); err != nil {
 			fmt.Fprintln(os.Stderr, err)

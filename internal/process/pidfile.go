@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,10 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PidFile is a file that holds this process's pid and a newline.
+// PidFile is a file that holds this process's pid and a newline. It stays open:
+// the process may have lost the right to open it by the time it ends.
 type PidFile struct {
 	path string
 	pid  int
+	file *os.File
 }
 
 // WritePidFile makes path a file with our pid. It replaces what is there in
@@ -49,26 +52,39 @@ func (p *PidFile) write() error {
 		return hint(err)
 	}
 	if err := p.fill(f); err != nil {
+		_ = f.Close()
 		_ = os.Remove(f.Name())
 		return hint(err)
 	}
+	p.file = f
 	return nil
 }
 
-// fill writes, closes and renames f. On an error f may still be there under
-// its temporary name.
+// fill writes and renames f. On an error f may still be there under its
+// temporary name.
 func (p *PidFile) fill(f *os.File) error {
-	defer f.Close()
 	if _, err := fmt.Fprintln(f, p.pid); err != nil {
 		return err
 	}
 	if err := f.Chmod(0o644); err != nil {
 		return err
 	}
-	if err := f.Close(); err != nil {
-		return err
-	}
 	return os.Rename(f.Name(), p.path)
+}
+
+// CheckPidFile tells whether WritePidFile would do, as far as its directory goes.
+func CheckPidFile(path string) error {
+	dir := filepath.Dir(path)
+	err := checkDir(dir)
+	if err == nil {
+		if errno := unix.Access(dir, unix.W_OK|unix.X_OK); errno != nil {
+			err = hint(&fs.PathError{Op: "open", Path: path, Err: errno})
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("write pid file %s: %w", path, err)
+	}
+	return nil
 }
 
 func checkDir(dir string) error {
@@ -95,16 +111,21 @@ func hint(err error) error {
 	return err
 }
 
-// Remove deletes the file if it still holds our pid. Whatever else somebody
-// has put there since (another pid, a symbolic link: ELOOP) stays, which is no
-// error. A nil PidFile has nothing to remove.
+// Remove deletes the file if it still holds our pid, or empties it where the
+// directory permits no more. Whatever else somebody has put there since
+// (another pid, a symbolic link: ELOOP) stays, which is no error. A nil PidFile
+// has nothing to remove.
 func (p *PidFile) Remove() error {
 	if p == nil {
 		return nil
 	}
+	defer p.file.Close()
 	pid, err := readPid(p.path)
 	if err == nil && pid == p.pid {
 		err = os.Remove(p.path)
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
+			err = p.file.Truncate(0)
+		}
 	}
 	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ELOOP) {
 		return fmt.Errorf("remove pid file %s: %w", p.path, err)

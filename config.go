@@ -1,0 +1,137 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"smtplb/conf"
+	"smtplb/internal/errorlog"
+	"smtplb/internal/process"
+)
+
+// settings are a configuration with what the command line adds to it. The paths
+// of its pid file and its log are absolute.
+type settings struct {
+	*conf.Config
+	identity *process.Identity // whom to become; nil: nobody else
+}
+
+// builtIn stands for the name of the configuration in the program.
+const builtIn = "built-in configuration"
+
+// configFile is the path of the configuration, or empty for the one in the
+// program.
+func (c command) configFile() string {
+	if c.file != "" {
+		return c.path(c.file)
+	}
+	for _, path := range c.configs {
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			return path
+		}
+	}
+	if c.likeNginx() { // which has none in it
+		return c.configs[0]
+	}
+	return ""
+}
+
+// path is where a relative path leads.
+func (c command) path(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return c.prefix + path
+}
+
+// load reads the configuration file, or the one in the program if file is empty.
+func (c command) load(file string) (settings, error) {
+	var s settings
+	var err error
+	if file == "" {
+		s.Config, err = conf.ParseWith(builtIn, defaultConfig, c.global)
+	} else {
+		s.Config, err = conf.LoadWith(file, c.global)
+	}
+	if err != nil {
+		return settings{}, err
+	}
+	if s.Pid == "" {
+		s.Pid = c.pid
+	}
+	if s.ErrorLog.Path == errorlog.Stderr && c.errorLog != "" {
+		s.ErrorLog.Path = c.errorLog
+	}
+	if s.Pid != "" {
+		if s.Pid, err = filepath.Abs(c.path(s.Pid)); err != nil {
+			return settings{}, err
+		}
+	}
+	if errorlog.IsFile(s.ErrorLog.Path) {
+		if s.ErrorLog.Path, err = filepath.Abs(c.path(s.ErrorLog.Path)); err != nil {
+			return settings{}, err
+		}
+	}
+	return s, nil
+}
+
+// identify finds out about the user, whom only root can become. It is for the
+// start: afterwards the process is that user.
+func (s *settings) identify() error {
+	if s.User == "" {
+		return nil
+	}
+	if os.Geteuid() != 0 {
+		s.Warnings = append(s.Warnings, s.Files[0]+`: the "user" directive makes sense only if the process is started with super-user privileges, ignored`)
+		return nil
+	}
+	id, err := process.LookupIdentity(s.User, s.Group)
+	if err != nil {
+		return fmt.Errorf("%s: user: %w", s.Files[0], err)
+	}
+	if id.UID != 0 {
+		s.identity = &id
+	}
+	return nil
+}
+
+// emerg says why the program cannot do what it was asked to: on standard error,
+// and in the log that -e names.
+func (c command) emerg(stderr io.Writer, err error) int {
+	return c.complain(stderr, "emerg", err)
+}
+
+func (c command) complain(stderr io.Writer, level string, err error) int {
+	fmt.Fprintf(stderr, "%s: [%s] %v\n", c.name, level, err)
+	if c.errorLog != "" {
+		if log, openErr := errorlog.Open(c.path(c.errorLog), errorlog.Debug); openErr == nil {
+			parsed, _ := errorlog.ParseLevel(level)
+			log.Logger().Log(parsed, err.Error())
+			_ = log.Close(flushWait)
+		}
+	}
+	return exitError
+}
+
+// sendSignal is -s.
+func (c command) sendSignal(stderr io.Writer) int {
+	s, err := c.load(c.configFile())
+	if err != nil {
+		return c.emerg(stderr, err)
+	}
+	if s.Pid == "" {
+		return c.complain(stderr, "error", fmt.Errorf(`%s names no pid file: add "pid"`, s.Files[0]))
+	}
+	pid, err := process.ReadPidFile(s.Pid)
+	if err != nil {
+		return c.complain(stderr, "error", err)
+	}
+	if err := process.Signal(pid, signals[c.signal]); err != nil {
+		return c.complain(stderr, "alert", err)
+	}
+	return exitOK
+}

@@ -1,0 +1,163 @@
+package errorlog
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestSyslogParameters holds the texts of nginx 1.22, less "in FILE:LINE".
+func TestSyslogParameters(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"":                                     `unknown syslog parameter ""`,
+		"facility=local0":                      `no syslog server specified`,
+		"server=":                              `no host in syslog server ""`,
+		"server=unix:":                         `no path in the unix domain socket in syslog server "unix:"`,
+		"server=127.0.0.1:99999":               `invalid port in syslog server "127.0.0.1:99999"`,
+		"server=127.0.0.1,foo=1":               `unknown syslog parameter "foo=1"`,
+		"server=127.0.0.1,facility=x":          `unknown syslog facility "x"`,
+		"server=127.0.0.1,severity=x":          `unknown syslog severity "x"`,
+		"server=127.0.0.1,tag=a-b":             `syslog "tag" only allows alphanumeric characters and underscore`,
+		"server=h,tag=" + longString(33):       `syslog tag length exceeds 32`,
+		"server=127.0.0.1,server=127.0.0.1":    `duplicate syslog "server"`,
+		"server=h,facility=auth,facility=ftp":  `duplicate syslog "facility"`,
+		"server=h,severity=info,severity=crit": `duplicate syslog "severity"`,
+		"server=h,tag=a,tag=b":                 `duplicate syslog "tag"`,
+	} {
+		_, err := parseSyslog(text)
+		require.EqualError(t, err, want, text)
+		require.EqualError(t, Check("syslog:"+text), want)
+	}
+	for text, want := range map[string]syslogAddress{
+		"server=h":        {"udp", "h:514", 23, programTag(), false},
+		"server=[::1]:99": {"udp", "[::1]:99", 23, programTag(), false},
+		"server=[::1]":    {"udp", "[::1]:514", 23, programTag(), false},
+		"server=unix:/dev/log,facility=kern,nohostname,tag=a_1,nohostname": {"unixgram", "/dev/log", 0, "a_1", true},
+		"severity=info,server=10.0.0.1:99,tag=,facility=cron":              {"udp", "10.0.0.1:99", 15, programTag(), false},
+	} {
+		got, err := parseSyslog(text)
+		require.NoError(t, err, text)
+		require.Equal(t, want, got, text)
+	}
+	require.Equal(t, "errorlog", programTag(), "what a tag may have of errorlog.test")
+}
+
+func longString(n int) string { return strings.Repeat("x", n) }
+
+// daemon is a syslog server that the test reads from.
+func daemon(t *testing.T, path string) net.PacketConn {
+	t.Helper()
+	c, err := net.ListenPacket("unixgram", path)
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(patience)))
+	return c
+}
+
+func receive(t *testing.T, c net.PacketConn) string {
+	t.Helper()
+	p := make([]byte, 64<<10)
+	n, _, err := c.ReadFrom(p)
+	require.NoError(t, err)
+	return string(p[:n])
+}
+
+// Each record is one datagram, with its level as the severity, whatever is in
+// it, T28.
+//
+// Fails if the severity is fixed, if a line's end is sent, if a byte is not
+// escaped, or if a long line is not cut.
+func TestSyslogLines(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	server := daemon(t, path)
+	log := mustOpen(t, "syslog:server=unix:"+path+",facility=mail,tag=lb", Debug)
+	host, err := os.Hostname()
+	require.NoError(t, err)
+	stamp := `\w{3} [ \d]\d \d\d:\d\d:\d\d `
+	for n, name := range []string{"emerg", "alert", "crit", "error", "warn", "notice", "info", "debug"} {
+		level, err := ParseLevel(name)
+		require.NoError(t, err)
+		log.Logger().Log(level, "word [crit] word")
+		require.Regexp(t, fmt.Sprintf(`^<%d>%s%s lb: \S+ \S+ \[%s\] word \[crit\] word$`, 2*8+n, stamp, regexp.QuoteMeta(strings.ToLower(host)), name), receive(t, server))
+	}
+	for b := range 256 {
+		log.Logger().Info("from " + string([]byte{byte(b)}) + " outside")
+		got := receive(t, server)
+		require.NotRegexp(t, `[\x00-\x1f\x7f]`, got)
+		require.Contains(t, got, "] from ")
+	}
+	log.Logger().Info(longString(5000))
+	_, text, _ := strings.Cut(receive(t, server), " lb: ")
+	require.Len(t, text, longestSyslog)
+}
+
+// A daemon that stops and comes back gets the next line; what was logged
+// meanwhile is counted, and the count told.
+//
+// Fails if the connection of the old daemon is kept.
+func TestSyslogRestart(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	log := mustOpen(t, "syslog:server=unix:"+path+",nohostname", Info)
+	log.Logger().Info("before there is a daemon")
+	require.NoError(t, log.Sync(patience))
+	require.EqualValues(t, 1, log.Dropped())
+
+	server := daemon(t, path)
+	log.Logger().Info("one")
+	require.Contains(t, receive(t, server), "] one")
+	require.Contains(t, receive(t, server), `log lines dropped {"lines": 1}`)
+	require.NoError(t, server.Close())
+	require.NoError(t, os.RemoveAll(path))
+	server = daemon(t, path)
+	log.Logger().Info("two")
+	require.Contains(t, receive(t, server), "] two")
+	require.NoError(t, log.Sync(patience))
+	require.EqualValues(t, 1, log.Dropped())
+}
+
+// A daemon that takes nothing delays neither who logs nor, for longer than it
+// is given, the end; lines are lost and counted.
+//
+// Fails if a line under way does not end with the log.
+func TestSyslogBlocked(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	daemon(t, path) // reads nothing; its queue has room for some lines
+	log, err := Open("syslog:server=unix:"+path, Info)
+	require.NoError(t, err)
+	start := time.Now()
+	for range 10_000 {
+		log.Logger().Info(longString(1000))
+	}
+	require.Less(t, time.Since(start), 5*time.Second)
+	require.Eventually(t, func() bool { return log.Dropped() > 0 }, patience, 5*time.Millisecond)
+	sink := log.target.current.Load()
+	_ = log.Close(100 * time.Millisecond)
+	require.True(t, wait(sink.done, patience), "the writer waits for ever")
+}
+
+// UDP to a port where nobody listens: the answer of the network is no reason to
+// lose every second line.
+func TestSyslogUDP(t *testing.T) {
+	t.Parallel()
+	server, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { server.Close() })
+	require.NoError(t, server.SetReadDeadline(time.Now().Add(patience)))
+	log := mustOpen(t, "syslog:server="+server.LocalAddr().String(), Info)
+	log.Logger().Warn("word")
+	require.Regexp(t, `^<188>.* errorlog: .*\[warn\] word$`, receive(t, server))
+
+	_, err = Open("syslog:server=no-such-host.invalid", Info)
+	require.ErrorContains(t, err, "host not found in syslog server")
+}
