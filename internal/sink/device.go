@@ -47,6 +47,11 @@ func Open(path string, format Format) (Device, error) {
 	if isStream(path, os.Stdout) {
 		return standard{os.Stdout}, nil
 	}
+	return OpenFile(path)
+}
+
+// OpenFile is Open where the path is a file's whatever it looks like.
+func OpenFile(path string) (Device, error) {
 	// O_NONBLOCK is for a FIFO: without it open would wait for a reader. On a
 	// file it means nothing.
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, fileMode)

@@ -8,8 +8,13 @@ import (
 	"time"
 )
 
-// keepSize is the memory a buffer may keep after a burst.
-const keepSize = 64 << 10
+const (
+	// keepSize is the memory a buffer may keep for ever.
+	keepSize = 64 << 10
+	// keepBatches is how many batches that need a fraction of it a larger buffer
+	// survives: bursts come in a row, and each would pay for its growth.
+	keepBatches = 100
+)
 
 // ErrFull is the reason for a line lost because the device takes none in time.
 var ErrFull = errors.New("too many lines are waiting to be written")
@@ -176,6 +181,7 @@ func (q *Queue) run(after *Queue) {
 	}
 	w := Writer{To: q.device}
 	var spare []byte
+	small := 0 // batches in a row that needed little of a large buffer
 	for range q.wake {
 		q.mu.Lock()
 		q.timer.Stop()
@@ -198,8 +204,10 @@ func (q *Queue) run(after *Queue) {
 		if closed { // before the queue was taken, so nothing came since
 			return
 		}
-		// What a burst made large is given up at the first small batch after it.
-		if spare = batch[:0]; cap(spare) > keepSize && len(batch) < cap(spare)/4 {
+		spare = batch[:0]
+		if small++; cap(spare) <= keepSize || len(batch) >= cap(spare)/4 {
+			small = 0
+		} else if small > keepBatches {
 			spare = nil
 		}
 	}
