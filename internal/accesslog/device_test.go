@@ -181,6 +181,29 @@ func TestSyslogRestart(t *testing.T) {
 	require.NotZero(t, reports.Len())
 }
 
+// Over UDP, too, where only the network's answer to the line before tells that
+// nobody listened.
+//
+// Fails if that answer costs the line for which the daemon is back.
+func TestSyslogRestartUDP(t *testing.T) {
+	t.Parallel()
+	s, _ := newSet(t)
+	server, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := server.LocalAddr().String()
+	l := mustOpen(t, s, Target{Path: "syslog:server=" + address})
+	l.Write([]byte("first"))
+	require.Contains(t, receive(t, server), ": first")
+	require.NoError(t, server.Close())
+	l.Write([]byte("nobody hears this"))
+	require.True(t, l.current.Load().Sync(patience))
+	server, err = net.ListenPacket("udp", address)
+	require.NoError(t, err)
+	defer server.Close()
+	l.Write([]byte("back"))
+	require.Contains(t, receive(t, server), ": back")
+}
+
 // A daemon that hears nothing blocks neither writers nor, for longer than it is
 // given, the exit.
 //

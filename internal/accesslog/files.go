@@ -105,7 +105,7 @@ func (f *files) file(path []byte, now time.Time) (*file, error) {
 }
 
 // add makes room by closing the file that was used the longest ago.
-func (f *files) add(path string, new *file) {
+func (f *files) add(path string, fresh *file) {
 	if len(f.open) >= maxFiles {
 		var oldest *file
 		for _, open := range f.open {
@@ -117,9 +117,9 @@ func (f *files) add(path string, new *file) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.open[path] = new
+	f.open[path] = fresh
 	if !f.deadline.IsZero() {
-		_ = new.SetWriteDeadline(f.deadline)
+		_ = fresh.SetWriteDeadline(f.deadline)
 	}
 }
 

@@ -64,27 +64,25 @@ func content(t *testing.T, path string) string {
 	return string(p)
 }
 
-// writeAll writes "WRITER/NUMBER …" from several goroutines, and meanwhile runs
-// during again and again.
-func writeAll(l *Log, writers, each int, during func()) {
+// writeAll writes "WRITER/NUMBER …" from several goroutines; one of them, the
+// caller's, runs between ten times in between.
+func writeAll(l *Log, writers, each int, between func()) {
+	write := func(w, i int) { l.Write(fmt.Appendf(nil, "%d/%d %s", w, i, strings.Repeat("x", i%50))) }
 	var all sync.WaitGroup
-	for w := range writers {
+	for w := 1; w < writers; w++ {
 		all.Go(func() {
 			for i := range each {
-				l.Write(fmt.Appendf(nil, "%d/%d %s", w, i, strings.Repeat("x", i%50)))
+				write(w, i)
 			}
 		})
 	}
-	done := make(chan struct{})
-	go func() { all.Wait(); close(done) }()
-	for {
-		select {
-		case <-done:
-			return
-		default:
-			during()
+	for i := range each {
+		if i%(each/10) == each/20 {
+			between()
 		}
+		write(0, i)
 	}
+	all.Wait()
 }
 
 // requireAll holds that text has every line of writeAll once, each writer's in
@@ -115,7 +113,7 @@ func TestConcurrentWriters(t *testing.T) {
 		s, reports := newSet(t)
 		target.Path = filepath.Join(t.TempDir(), "log")
 		l := mustOpen(t, s, target)
-		writeAll(l, writers, each, func() { time.Sleep(time.Millisecond) })
+		writeAll(l, writers, each, func() {})
 		require.NoError(t, s.Close(patience))
 		requireAll(t, content(t, target.Path), writers, each)
 		require.Zero(t, l.Dropped())
@@ -323,7 +321,7 @@ func TestNoAllocations(t *testing.T) {
 			runtime.ReadMemStats(&after)
 			return after.Mallocs - before.Mallocs
 		}
-		mallocs(10_000) // buffers grow
+		mallocs(10_000)                                     // buffers grow
 		require.Less(t, mallocs(10_000), uint64(500), name) // a larger batch than before may come
 	}
 	require.Zero(t, fixed.Dropped()+variable.Dropped())

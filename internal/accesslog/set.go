@@ -3,6 +3,8 @@ package accesslog
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,7 +18,7 @@ import (
 type Set struct {
 	losses *losses
 
-	mu     sync.Mutex // protects below; a Log's lines do not need it
+	mu     sync.Mutex // protects below; not needed to write, nor held to wait for writing
 	logs   map[Target]*Log
 	ending map[*sink.Queue]struct{} // released, perhaps still writing
 	closed bool
@@ -83,10 +85,18 @@ func (s *Set) endLocked(q *sink.Queue) {
 // for longer than a second. Where one cannot be opened, the old file stays in
 // use, and the error names it.
 func (s *Set) Reopen() error {
+	old, err := s.reopen()
+	waitAll(old, sink.Handover)
+	return err
+}
+
+func (s *Set) reopen() (old []*sink.Queue, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errClosed
+	}
 	var errs []error
-	var old []*sink.Queue
 	for _, l := range s.logs {
 		before := l.current.Load()
 		q, err := l.open(before)
@@ -99,8 +109,7 @@ func (s *Set) Reopen() error {
 		s.endLocked(before)
 		old = append(old, before)
 	}
-	waitAll(old, sink.Handover)
-	return errors.Join(errs...)
+	return old, errors.Join(errs...)
 }
 
 // GiveTo makes the user uid the owner of the log files, so that Reopen goes on
@@ -108,6 +117,9 @@ func (s *Set) Reopen() error {
 func (s *Set) GiveTo(uid int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return errClosed
+	}
 	var errs []error
 	for _, l := range s.logs {
 		d := l.current.Load().Device()
@@ -125,20 +137,19 @@ func (s *Set) GiveTo(uid int) error {
 // process from exiting.
 func (s *Set) Close(timeout time.Duration) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.closed {
+		s.mu.Unlock()
 		return nil
 	}
 	s.closed = true
-	var all []*sink.Queue
-	for q := range s.ending {
-		all = append(all, q)
-	}
+	all := slices.Collect(maps.Keys(s.ending))
 	for _, l := range s.logs {
 		q := l.current.Swap(nil)
 		q.Close(timeout)
 		all = append(all, q)
 	}
+	s.mu.Unlock()
+
 	var errs []error
 	for _, q := range waitAll(all, timeout) {
 		errs = append(errs, fmt.Errorf("close access log %s: not all written after %s", q.Device().Name(), timeout))

@@ -45,8 +45,8 @@ func (d *tape) Name() string                     { return "tape" }
 // Lines are held back until the buffer is full, the first of them has waited
 // for Flush, somebody asks, or the queue ends.
 //
-// Fails if Buffer or Flush is ignored, if the time runs from the last line, or
-// if it is not stopped by a full buffer (the write at 26 s would come at 24).
+// Fails if Buffer or Flush is ignored, or if the time runs from the last line,
+// or from one that a full buffer has taken along (26 s would be 24).
 func TestBuffer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

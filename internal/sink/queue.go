@@ -55,10 +55,10 @@ type Queue struct {
 	wake    chan struct{} // holds one token while there may be work
 	done    chan struct{} // closed when run has ended
 
-	mu      sync.Mutex // protects below; nobody waits for anything holding it
-	timer   *time.Timer
-	lines   []byte // whole lines
-	lost    uint64 // lines lost and not yet told
+	mu      sync.Mutex  // protects below; nobody waits for anything holding it
+	timer   *time.Timer // runs since the first of lines came, or for nothing
+	lines   []byte      // whole lines
+	lost    uint64      // lines lost and not yet told
 	waiting []chan struct{}
 	closed  bool
 }
@@ -176,6 +176,7 @@ func wait(done <-chan struct{}, timeout time.Duration) bool {
 func (q *Queue) run(after *Queue) {
 	defer close(q.done)
 	defer q.device.Close()
+	defer q.timer.Stop()
 	if after != nil {
 		after.Wait(Handover)
 	}
@@ -184,7 +185,6 @@ func (q *Queue) run(after *Queue) {
 	small := 0 // batches in a row that needed little of a large buffer
 	for range q.wake {
 		q.mu.Lock()
-		q.timer.Stop()
 		batch, lost, waiting, closed := q.lines, q.lost, q.waiting, q.closed
 		q.lines, q.lost, q.waiting = spare, 0, nil
 		q.mu.Unlock()
