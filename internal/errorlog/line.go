@@ -1,11 +1,17 @@
 package errorlog
 
 import (
+	"bytes"
+	"slices"
 	"strconv"
+	"time"
 	"unicode/utf16"
 	"unicode/utf8"
 
+	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"smtplb/internal/sink"
 )
 
 // newEncoder makes "2026/11/22 00:05:24 [notice] name: message {fields}\n", with
@@ -67,4 +73,25 @@ func appendEscape(dst []byte, r rune) []byte {
 	}
 	const hex = "0123456789abcdef"
 	return append(dst, '\\', 'u', hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
+}
+
+// severityOf reads syslog's severity back from a line; see newEncoder.
+func severityOf(line []byte) int {
+	_, rest, _ := bytes.Cut(line, []byte(" ["))
+	level, _, _ := bytes.Cut(rest, []byte("]"))
+	if i := slices.Index(sink.Severities, string(level)); i >= 0 {
+		return i
+	}
+	return slices.Index(sink.Severities, "notice")
+}
+
+// lostLine is the line that tells of lost ones, whatever the log's level.
+func (t *target) lostLine(lost uint64) []byte {
+	entry := zapcore.Entry{Time: time.Now(), Level: Warn, LoggerName: "errorlog", Message: "log lines dropped"}
+	buf, err := newEncoder(t.processName).EncodeEntry(entry, []zapcore.Field{zap.Uint64("lines", lost)})
+	if err != nil {
+		panic("errorlog: BUG: encode: " + err.Error())
+	}
+	defer buf.Free()
+	return appendLine(nil, buf.Bytes())
 }

@@ -1,24 +1,25 @@
 package errorlog
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
+	"github.com/valyala/bytebufferpool"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"smtplb/internal/sink"
 )
 
-// Stderr is the path that stands for the process's standard error.
-const Stderr = "stderr"
-
-// fileMode is for a file that does not exist yet: the log names who sends mail
-// to whom. One that exists keeps its mode and owner, as logrotate made it.
-const fileMode = 0o640
+const (
+	// room bounds the bytes that wait for the file: some thousand lines.
+	room = 1 << 20
+	// longestSyslog bounds the text of one datagram, as nginx does. Over UDP a
+	// longer one would be cut to pieces, or lost.
+	longestSyslog = 2048
+)
 
 // Log is an open log. Its logger and its methods may be used by any goroutine
 // at any time, a logger also after Close.
@@ -38,11 +39,11 @@ type Log struct {
 // lead a log to /dev/stdout by one. Records below level are not written.
 func Open(path string, level zapcore.Level) (*Log, error) {
 	l := &Log{path: path, level: zap.NewAtomicLevelAt(level)}
-	s, err := l.open(path)
+	q, err := l.open(path, nil)
 	if err != nil {
 		return nil, err
 	}
-	l.target.current.Store(s)
+	l.target.current.Store(q)
 	l.logger = zap.New(zapcore.NewCore(newEncoder(l.target.processName), &l.target, l.level),
 		zap.ErrorOutput(&l.target),
 		// zap's own threshold lies below Crit; each record would pay for a
@@ -98,108 +99,83 @@ func (l *Log) reopenLocked(path string) error {
 	if path == Stderr && l.path == Stderr {
 		return nil
 	}
-	s, err := l.open(path)
+	old := l.target.current.Load()
+	q, err := l.open(path, old)
 	if err != nil {
 		return err
 	}
 	// The new one first: a record that finds the old one closed looks again.
-	old := l.target.current.Swap(s)
-	old.close(handover)
-	wait(old.done, handover)
+	l.target.current.Store(q)
+	old.Close(sink.Handover)
+	old.Wait(sink.Handover)
 	return nil
 }
 
 // Sync waits until all records logged so far are written or dropped, at most
 // for timeout.
 func (l *Log) Sync(timeout time.Duration) error {
-	s := l.target.current.Load()
-	if s == nil || wait(s.flushed(), timeout) {
+	q := l.target.current.Load()
+	if q == nil || q.Sync(timeout) {
 		return nil
 	}
-	return fmt.Errorf("write error log %s: not done after %s", s.file.Name(), timeout)
+	return fmt.Errorf("write error log %s: not done after %s", q.Device().Name(), timeout)
 }
 
 // Close is Sync, and then the file is closed; what is logged later is dropped.
 // After an error the writing goroutine still waits for the file, which does
 // not keep the process from exiting.
 func (l *Log) Close(timeout time.Duration) error {
-	s := l.target.current.Swap(nil)
-	if s == nil {
+	q := l.target.current.Swap(nil)
+	if q == nil {
 		return nil
 	}
-	s.close(timeout)
-	if !wait(s.done, timeout) {
-		return fmt.Errorf("close error log %s: not all written after %s", s.file.Name(), timeout)
+	q.Close(timeout)
+	if !q.Wait(timeout) {
+		return fmt.Errorf("close error log %s: not all written after %s", q.Device().Name(), timeout)
 	}
 	return nil
 }
 
-func wait(done <-chan struct{}, timeout time.Duration) bool {
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
-	select {
-	case <-done:
-		return true
-	case <-timer.C:
-		return false
-	}
-}
-
-func (l *Log) open(path string) (*sink, error) {
-	if IsStderr(path) {
-		return newSink(os.Stderr, &l.target), nil
-	}
-	if parameters, ok := syslogParameters(path); ok {
-		s, err := openSyslog(parameters)
-		if err != nil {
-			return nil, err
-		}
-		return newSink(s, &l.target), nil
-	}
-	// O_NONBLOCK is for a FIFO: without it open would wait for a reader. On a
-	// file it means nothing.
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, fileMode)
+// open makes a queue that follows after, which is nil at first.
+func (l *Log) open(path string, after *sink.Queue) (*sink.Queue, error) {
+	d, err := sink.Open(path, sink.Format{Severity: severityOf, Longest: longestSyslog})
 	if err != nil {
-		return nil, fmt.Errorf("open error log: %w", hint(err))
+		if IsFile(path) {
+			err = fmt.Errorf("open error log: %w", err)
+		}
+		return nil, err
 	}
 	if l.crashes {
-		takeCrashes(f)
+		takeCrashes(d)
 	}
-	return newSink(f, &l.target), nil
+	return sink.NewQueue(d, sink.Options{
+		Room:  room,
+		Lost:  func(lines uint64, _ error) { l.target.dropped.Add(lines) },
+		Tell:  l.target.lostLine,
+		After: after,
+	}), nil
 }
 
-// hint adds what the operator can do to an error of open.
-func hint(err error) error {
-	switch {
-	case errors.Is(err, syscall.ENOENT):
-		return fmt.Errorf("%w: create the directory first", err)
-	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		return fmt.Errorf("%w: give the user of this process write permission", err)
-	case errors.Is(err, syscall.EISDIR):
-		return fmt.Errorf("%w: name a file in it", err)
-	case errors.Is(err, syscall.ENXIO):
-		return fmt.Errorf(`%w: a FIFO without a reader, or a socket, cannot be opened; for standard error write "stderr"`, err)
-	}
-	return err
-}
-
-// target is the sink of the moment, as the WriteSyncer of a zapcore.Core. A
+// target is the queue of the moment, as the WriteSyncer of a zapcore.Core. A
 // nil current means that the log is closed.
 type target struct {
-	current atomic.Pointer[sink]
+	current atomic.Pointer[sink.Queue]
 	dropped atomic.Uint64
 	process atomic.Pointer[string] // " pid#tid:"; nil: lines do not name it
 }
 
 // Write takes one whole record.
 func (t *target) Write(record []byte) (int, error) {
+	line := bytebufferpool.Get()
+	defer bytebufferpool.Put(line)
+	line.B = appendLine(line.B, record)
 	for {
-		s := t.current.Load()
-		if s == nil {
+		q := t.current.Load()
+		if q == nil {
 			t.dropped.Add(1)
 			break
 		}
-		if s.add(record) {
+		if q.Add(line.B) {
 			break
 		}
 	}

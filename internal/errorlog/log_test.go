@@ -132,7 +132,6 @@ func TestOpenErrors(t *testing.T) {
 		require.Nil(t, log)
 		require.ErrorContains(t, err, "open error log: open "+path+": "+want)
 	}
-	require.ErrorContains(t, hint(syscall.EACCES), "permission denied: give the user of this process write permission")
 }
 
 // TestReopen is logrotate's rename and SIGUSR1, with lines logged by others
@@ -161,11 +160,7 @@ func TestReopen(t *testing.T) {
 		require.NoError(t, os.Rename(dir+"/log", dir+"/log."+strconv.Itoa(r)))
 		old := log.target.current.Load()
 		require.NoError(t, log.Reopen())
-		select {
-		case <-old.done:
-		default:
-			require.Fail(t, "the old file is not complete")
-		}
+		require.True(t, old.Wait(0), "the old file is not complete")
 		log.Logger().Info(fmt.Sprint("rotation ", r))
 		require.NoError(t, log.Sync(patience))
 		require.Contains(t, lines(t, dir+"/log"), fmt.Sprint("rotation ", r))

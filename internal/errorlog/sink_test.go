@@ -2,7 +2,6 @@ package errorlog
 
 import (
 	"bufio"
-	"bytes"
 	"os"
 	"regexp"
 	"strconv"
@@ -68,7 +67,7 @@ func TestBlockedSink(t *testing.T) {
 
 // TestReconfigureFromBlockedSink: what blocks is left behind, and its
 // goroutine ends when its time is over. Fails if Reconfigure waits for the old
-// sink without end, or, at the last line, if close sets no deadline.
+// sink without end, or, at the last line, if Close sets no deadline.
 func TestReconfigureFromBlockedSink(t *testing.T) {
 	t.Parallel()
 	path, _ := fifo(t)
@@ -83,7 +82,7 @@ func TestReconfigureFromBlockedSink(t *testing.T) {
 	log.Logger().Info("goes on")
 	require.NoError(t, log.Sync(patience))
 	require.Equal(t, []string{"goes on"}, lines(t, file))
-	require.True(t, wait(blocked.done, patience), "the old sink's goroutine stays")
+	require.True(t, blocked.Wait(patience), "the old sink's goroutine stays")
 }
 
 // TestClosedSink: the reader goes away, which is EPIPE, and comes back. Fails
@@ -118,51 +117,13 @@ func TestFullDisk(t *testing.T) {
 	require.Equal(t, uint64(1), log.Dropped())
 }
 
-// disk takes room bytes and then gives ENOSPC.
-type disk struct {
-	bytes.Buffer
-	room int
-}
-
-func (d *disk) Write(p []byte) (int, error) {
-	n := min(len(p), d.room)
-	d.room -= n
-	d.Buffer.Write(p[:n])
-	if n < len(p) {
-		return n, syscall.ENOSPC
-	}
-	return n, nil
-}
-
-// TestTornLine breaks a write off inside a line: what follows, when there is
-// room again, begins on a line of its own, and the torn one is counted. Fails
-// without torn.
-func TestTornLine(t *testing.T) {
-	t.Parallel()
-	d := &disk{room: 9}
-	w := writer{file: d}
-	require.Equal(t, uint64(2), w.write([]byte("whole\ntorn\nlost\n")))
-	require.Equal(t, uint64(1), w.write([]byte("lost\n")), "no room for the line feed")
-	d.room = 100
-	require.Zero(t, w.write([]byte("next\n")))
-	require.Zero(t, w.write([]byte("last\n")))
-	require.Equal(t, "whole\ntor\nnext\nlast\n", d.String())
-
-	d = &disk{room: 6}
-	w = writer{file: d}
-	require.Equal(t, uint64(1), w.write([]byte("whole\nlost\n")))
-	d.room = 100
-	require.Zero(t, w.write([]byte("next\n")))
-	require.Equal(t, "whole\nnext\n", d.String())
-}
-
-// TestSinkClosed fails if a closed sink takes a record, which nobody would
+// TestSinkClosed fails if a closed queue takes a record, which nobody would
 // write: a logger may have looked the sink up just before Reopen.
 func TestSinkClosed(t *testing.T) {
 	t.Parallel()
 	log := mustOpen(t, t.TempDir()+"/log", Notice)
 	old := log.target.current.Load()
 	require.NoError(t, log.Reopen())
-	require.False(t, old.add([]byte("line")))
-	require.True(t, wait(old.flushed(), patience))
+	require.False(t, old.Add([]byte("line\n")))
+	require.True(t, old.Sync(patience))
 }

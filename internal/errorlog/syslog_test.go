@@ -13,43 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestSyslogParameters holds the texts of nginx 1.22, less "in FILE:LINE".
-func TestSyslogParameters(t *testing.T) {
-	t.Parallel()
-	for text, want := range map[string]string{
-		"":                                     `unknown syslog parameter ""`,
-		"facility=local0":                      `no syslog server specified`,
-		"server=":                              `no host in syslog server ""`,
-		"server=unix:":                         `no path in the unix domain socket in syslog server "unix:"`,
-		"server=127.0.0.1:99999":               `invalid port in syslog server "127.0.0.1:99999"`,
-		"server=127.0.0.1,foo=1":               `unknown syslog parameter "foo=1"`,
-		"server=127.0.0.1,facility=x":          `unknown syslog facility "x"`,
-		"server=127.0.0.1,severity=x":          `unknown syslog severity "x"`,
-		"server=127.0.0.1,tag=a-b":             `syslog "tag" only allows alphanumeric characters and underscore`,
-		"server=h,tag=" + longString(33):       `syslog tag length exceeds 32`,
-		"server=127.0.0.1,server=127.0.0.1":    `duplicate syslog "server"`,
-		"server=h,facility=auth,facility=ftp":  `duplicate syslog "facility"`,
-		"server=h,severity=info,severity=crit": `duplicate syslog "severity"`,
-		"server=h,tag=a,tag=b":                 `duplicate syslog "tag"`,
-	} {
-		_, err := parseSyslog(text)
-		require.EqualError(t, err, want, text)
-		require.EqualError(t, Check("syslog:"+text), want)
-	}
-	for text, want := range map[string]syslogAddress{
-		"server=h":        {"udp", "h:514", 23, programTag(), false},
-		"server=[::1]:99": {"udp", "[::1]:99", 23, programTag(), false},
-		"server=[::1]":    {"udp", "[::1]:514", 23, programTag(), false},
-		"server=unix:/dev/log,facility=kern,nohostname,tag=a_1,nohostname": {"unixgram", "/dev/log", 0, "a_1", true},
-		"severity=info,server=10.0.0.1:99,tag=,facility=cron":              {"udp", "10.0.0.1:99", 15, programTag(), false},
-	} {
-		got, err := parseSyslog(text)
-		require.NoError(t, err, text)
-		require.Equal(t, want, got, text)
-	}
-	require.Equal(t, "errorlog", programTag(), "what a tag may have of errorlog.test")
-}
-
 func longString(n int) string { return strings.Repeat("x", n) }
 
 // daemon is a syslog server that the test reads from.
@@ -141,9 +104,9 @@ func TestSyslogBlocked(t *testing.T) {
 	}
 	require.Less(t, time.Since(start), 5*time.Second)
 	require.Eventually(t, func() bool { return log.Dropped() > 0 }, patience, 5*time.Millisecond)
-	sink := log.target.current.Load()
+	queue := log.target.current.Load()
 	_ = log.Close(100 * time.Millisecond)
-	require.True(t, wait(sink.done, patience), "the writer waits for ever")
+	require.True(t, queue.Wait(patience), "the writer waits for ever")
 }
 
 // UDP to a port where nobody listens: the answer of the network is no reason to

@@ -1,4 +1,4 @@
-package errorlog
+package sink
 
 import (
 	"bytes"
@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -16,23 +17,31 @@ import (
 const (
 	syslogPrefix = "syslog:"
 	syslogPort   = "514"
-	// longestSyslog bounds the text of one datagram, as nginx does. Over UDP a
-	// longer one would be cut to pieces, or lost.
-	longestSyslog = 2048
 )
+
+// Format is what syslog wants to know of a line and cannot read in the path.
+type Format struct {
+	// Severity is a line's severity, 0 to 7; nil takes the path's, info if it
+	// names none.
+	Severity func(line []byte) int
+	// Longest bounds the bytes of a line in its datagram, the rest is cut off;
+	// 0 is no bound.
+	Longest int
+}
 
 // facilities are in the order of their numbers (RFC 3164 section 4.1.1), with
 // nginx's names.
 var facilities = strings.Fields(`kern user mail daemon auth intern lpr news uucp clock authpriv
 	ftp ntp audit alert cron local0 local1 local2 local3 local4 local5 local6 local7`)
 
-// severities likewise; nginx has two names for some.
-var severities = strings.Fields("emerg alert crit error warn notice info debug")
+// Severities likewise: a name's index is its number.
+var Severities = strings.Fields("emerg alert crit error warn notice info debug")
 
 // syslogAddress is what the parameters of a path "syslog:…" say.
 type syslogAddress struct {
 	network, address string
 	facility         int
+	severity         int
 	tag              string
 	noHost           bool
 }
@@ -41,8 +50,7 @@ func syslogParameters(path string) (string, bool) { return strings.CutPrefix(pat
 
 // parseSyslog reads "server=…,facility=…". Errors are in nginx's words.
 func parseSyslog(text string) (syslogAddress, error) {
-	a := syslogAddress{facility: -1}
-	severity := ""
+	a := syslogAddress{facility: -1, severity: -1}
 	for parameter := range strings.SplitSeq(text, ",") {
 		name, value, _ := strings.Cut(parameter, "=")
 		var err error
@@ -57,8 +65,8 @@ func parseSyslog(text string) (syslogAddress, error) {
 				err = fmt.Errorf("unknown syslog facility %q", value)
 			}
 		case strings.HasPrefix(parameter, "severity="):
-			duplicate = severity != ""
-			if severity = value; !slices.Contains(severities, value) {
+			duplicate = a.severity >= 0
+			if a.severity = slices.Index(Severities, value); a.severity < 0 {
 				err = fmt.Errorf("unknown syslog severity %q", value)
 			}
 		case strings.HasPrefix(parameter, "tag="):
@@ -81,6 +89,9 @@ func parseSyslog(text string) (syslogAddress, error) {
 	}
 	if a.facility < 0 {
 		a.facility = slices.Index(facilities, "local7")
+	}
+	if a.severity < 0 {
+		a.severity = slices.Index(Severities, "info")
 	}
 	if a.tag == "" {
 		a.tag = programTag()
@@ -137,9 +148,10 @@ func programTag() string {
 // syslog is the device that sends each line as a datagram. Only Close and
 // SetWriteDeadline may be called beside another of its methods.
 type syslog struct {
-	to   syslogAddress
-	host string
-	line []byte // reused
+	to     syslogAddress
+	format Format
+	host   string
+	line   []byte // reused
 
 	mu       sync.Mutex // protects below; never held over a system call that may wait
 	conn     net.Conn   // nil: to be dialled
@@ -148,7 +160,7 @@ type syslog struct {
 
 // openSyslog looks the server's name up, but does not need the server: it may
 // start later than we do, and it is not worth less than our lines.
-func openSyslog(parameters string) (*syslog, error) {
+func openSyslog(parameters string, format Format) (Device, error) {
 	to, err := parseSyslog(parameters)
 	if err != nil {
 		return nil, err
@@ -160,7 +172,7 @@ func openSyslog(parameters string) (*syslog, error) {
 		}
 		to.address = a.String()
 	}
-	s := &syslog{to: to}
+	s := &syslog{to: to, format: format}
 	if !to.noHost {
 		host, _ := os.Hostname()
 		s.host = strings.ToLower(host) + " "
@@ -186,7 +198,10 @@ func (s *syslog) Write(p []byte) (n int, err error) {
 func (s *syslog) send(line []byte) error {
 	s.line = s.appendHeader(s.line[:0], line)
 	text := bytes.TrimSuffix(line, []byte{'\n'})
-	s.line = append(s.line, text[:min(len(text), longestSyslog)]...)
+	if s.format.Longest > 0 {
+		text = text[:min(len(text), s.format.Longest)]
+	}
+	s.line = append(s.line, text...)
 	for try := 0; ; try++ {
 		conn, fresh, err := s.dial()
 		if err != nil {
@@ -248,17 +263,16 @@ func (s *syslog) Close() error {
 // appendHeader appends what RFC 3164 has before the text: "<191>Nov 22 04:52:59
 // host tag: ".
 func (s *syslog) appendHeader(dst, line []byte) []byte {
-	dst = fmt.Appendf(dst, "<%d>", s.to.facility*8+severityOf(line))
-	dst = time.Now().AppendFormat(dst, time.Stamp)
-	return fmt.Appendf(dst, " %s%s: ", s.host, s.to.tag)
-}
-
-// severityOf reads the level back from a line; see newEncoder.
-func severityOf(line []byte) int {
-	_, rest, _ := bytes.Cut(line, []byte(" ["))
-	level, _, _ := bytes.Cut(rest, []byte("]"))
-	if i := slices.Index(severities, string(level)); i >= 0 {
-		return i
+	severity := s.to.severity
+	if s.format.Severity != nil {
+		severity = s.format.Severity(line)
 	}
-	return slices.Index(severities, "notice")
+	dst = append(dst, '<')
+	dst = strconv.AppendInt(dst, int64(s.to.facility*8+severity), 10)
+	dst = append(dst, '>')
+	dst = time.Now().AppendFormat(dst, time.Stamp)
+	dst = append(dst, ' ')
+	dst = append(dst, s.host...)
+	dst = append(dst, s.to.tag...)
+	return append(dst, ": "...)
 }
