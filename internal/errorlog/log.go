@@ -2,6 +2,7 @@ package errorlog
 
 import (
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
