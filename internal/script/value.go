@@ -25,11 +25,7 @@ type part struct {
 
 // Compile compiles a text after Build. Its errors are in nginx's words.
 func (s *Scope) Compile(text string) (*Value, error) {
-	v, err := s.parse(text, true)
-	if err != nil {
-		return nil, err
-	}
-	return v, nil
+	return s.parse(text, true)
 }
 
 // Constant returns the value if it is the same for every session.
@@ -87,6 +83,7 @@ func (s *Scope) parse(text string, captures bool) (*Value, error) {
 			literal(text[start:i])
 			continue
 		}
+		dollar := i
 		i++
 		if captures && i < len(text) && text[i] >= '1' && text[i] <= '9' {
 			v.parts = append(v.parts, part{capture: int(text[i] - '0')})
@@ -94,6 +91,9 @@ func (s *Scope) parse(text string, captures bool) (*Value, error) {
 			continue
 		}
 		name, rest, err := variableName(text[i:])
+		if errors.Is(err, errVariableName) && !captures {
+			return nil, fmt.Errorf("invalid parameter %q", text[dollar:])
+		}
 		if err != nil {
 			return nil, err
 		}
