@@ -280,6 +280,8 @@ func TestScriptRefusedAsNginx(t *testing.T) {
 		{`invalid hostname or wildcard "a..b"`, hosts("a..b", "1")},
 		{`invalid hostname or wildcard "*"`, hosts("*", "1")},
 		{``, hosts("a.b", "1", "*.a.b", "2", "a.b.*", "3")},
+		{`invalid variable name "x"`, scripts{geos: []script.Geo{{Variable: "$x", Source: "x"}}}},
+		{`unknown "nowhere" variable`, scripts{geos: []script.Geo{{Variable: "$x", Source: "$nowhere"}}, maps: []script.Map{{Variable: "$y", Source: "$x"}}}},
 		{`invalid network "10.0.0.0/33"`, geo(false, "10.0.0.0/33", "1")},
 		{`invalid network "proxy"`, geo(false, "proxy", "10.0.0.0/8")},
 		{`invalid network "::1%lo"`, geo(false, "::1%lo", "1")},

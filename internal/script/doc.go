@@ -18,7 +18,9 @@
 // A Scope belongs to one configuration, is built once and never changes again,
 // so any number of goroutines may evaluate by it. A Session belongs to one
 // goroutine, which fills its Facts; begun again and again, it is the memory of
-// one session after the other, and evaluation does not allocate.
+// one session after the other, and evaluation does not allocate but where a
+// regular expression with groups matches. What is evaluated for a session must
+// have been compiled by the scope it was begun with.
 //
 // # What is nginx's
 //
@@ -41,7 +43,10 @@
 // quantifiers, \h, \R, \Z, (?x). Three things compile and mean something else:
 // $ is the very end and does not match before a final newline, \s does not
 // match a vertical tab, and beyond ASCII a dot is a character of UTF-8 and not
-// a byte.
+// a byte, and has a case.
+//
+// Where a text has $1 before a variable whose evaluation matches anew, $1 is of
+// the new match; nginx then ends the session.
 //
 // A variable that can evaluate itself is refused here (nginx finds out in the
 // session). A built-in variable is looked up whenever it is used, while nginx

@@ -27,6 +27,9 @@ type Geo struct {
 // Build. The warnings are what an operator should know and nginx would log.
 func (s *Scope) Geo(g Geo) (warnings []string, err error) {
 	d := &geography{source: g.Source}
+	if g.Source == "$" || g.Source != "" && g.Source[0] != '$' {
+		return nil, fmt.Errorf("invalid variable name %q", g.Source)
+	}
 	if err := s.define(g.Variable, g.Volatile, d); err != nil {
 		return nil, err
 	}
@@ -38,8 +41,8 @@ func (s *Scope) Geo(g Geo) (warnings []string, err error) {
 
 // A geography is what a geo block defines.
 type geography struct {
-	source   string
-	from     part // the variable that has the address, if there is a source
+	source   string // a variable with its dollar, or empty
+	from     part   // source, compiled
 	networks bart.Table[[]byte]
 	ranges   ranges
 	fallback []byte
@@ -119,11 +122,7 @@ func (g *geography) compile(s *Scope) (err error) {
 	if g.source == "" {
 		return nil
 	}
-	name, dollar := strings.CutPrefix(g.source, "$")
-	if !dollar || name == "" {
-		return fmt.Errorf("invalid variable name %q", g.source)
-	}
-	g.from, err = s.variable(name)
+	g.from, err = s.variable(g.source[1:])
 	return err
 }
 

@@ -55,12 +55,14 @@ func FuzzCompile(f *testing.F) {
 
 // A map gives the value of the entry that a search through the list finds which
 // compares each key as the documentation of nginx says. Entries are separated by
-// newlines; those the map refuses are left out of both.
+// newlines; those the map refuses are left out of both. Fails if an expression is
+// tried on nothing, the shortest prefix is taken, or the final dot is kept.
 func FuzzMap(f *testing.F) {
 	f.Add("example.org", "*.example.org\n.org\nexample.*\n~ex(a)\nexample.org\ndefault", true)
 	f.Add("A.b.", "a.*\na.b.*\n*.b\n.b\nb", true)
 	f.Add("Ab", "ab\n~*AB\n~b$\n\\~a\n*.b", false)
-	f.Add("", "~\n\n.a\ndefault", true)
+	f.Add("", "~\n.a\ndefault", true)
+	f.Add("a.b.c", "a.*\na.b.*", true)
 	f.Add(".a..b", ".a\n.b\n*.a.b\na.*\n..", true)
 	f.Fuzz(func(t *testing.T, key, lines string, hostnames bool) {
 		var entries []Entry
@@ -124,16 +126,17 @@ func naiveMap(key string, entries []Entry, hostnames bool) (value string) {
 }
 
 // A geo block gives the value of the longest network that contains the address,
-// the last one given of those that are equal.
+// the last one given of those that are equal. Fails if an IPv4 address in IPv6
+// is looked up as IPv6.
 func FuzzGeo(f *testing.F) {
 	f.Add([]byte{127, 0, 0, 1}, []byte{127, 0, 0, 0, 8, 0, 127, 0, 0, 1, 32, 0, 0, 0, 0, 0, 0, 0})
+	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 127, 0, 0, 1}, []byte{127, 0, 0, 1, 9, 0, 0, 0, 0, 0, 0, 1})
 	f.Add([]byte{127, 0, 0, 1, 127, 0, 0, 1, 127, 0, 0, 1, 127, 0, 0, 1}, []byte{127, 0, 0, 1, 9, 1, 127, 0, 0, 1, 100, 1, 127, 0, 0, 1, 9, 3, 127, 0, 0, 1, 200, 2})
 	f.Fuzz(func(t *testing.T, ip, spec []byte) {
 		a, ok := netip.AddrFromSlice(ip)
 		if !ok {
 			return
 		}
-		a = a.Unmap()
 		var entries []Entry
 		type network struct {
 			net   netip.Prefix
@@ -165,9 +168,9 @@ func FuzzGeo(f *testing.F) {
 			entries = append(entries, Entry{net.String(), value})
 			model = append(model, network{net, value})
 		}
-		best := network{net: netip.PrefixFrom(a, 0)}
+		best := network{net: netip.PrefixFrom(a.Unmap(), 0)}
 		for _, n := range model {
-			if n.net.Contains(a) && n.net.Bits() >= best.net.Bits() {
+			if n.net.Contains(a.Unmap()) && n.net.Bits() >= best.net.Bits() {
 				best = n
 			}
 		}
@@ -176,9 +179,15 @@ func FuzzGeo(f *testing.F) {
 }
 
 // A geo block with ranges gives what an array of all the addresses would hold,
-// where each range overwrites what was there.
+// where each range overwrites what was there. Fails if a range does not replace
+// its duplicate.
 func FuzzGeoRanges(f *testing.F) {
 	f.Add(uint32(0x0a000005), []byte{0, 0, 2, 255, 0, 5, 0, 5, 1, 0, 1, 255, 1, 3, 1, 9})
+	f.Add(uint32(0x0a000005), []byte{0, 0, 0, 9, 0, 0, 0, 9}) // replaced
+	f.Add(uint32(0x0a000005), []byte{0, 0, 0, 9, 0, 0, 0, 4}) // cut at the front
+	f.Add(uint32(0x0a000005), []byte{0, 0, 0, 9, 0, 6, 0, 9}) // cut at the end
+	f.Add(uint32(0x0a000005), []byte{0, 0, 0, 1, 0, 7, 0, 9}) // in a gap
+	f.Add(uint32(0x0a010005), []byte{0, 0, 2, 9, 1, 0, 1, 6}) // over several runs
 	f.Fuzz(func(t *testing.T, ip uint32, spec []byte) {
 		at := func(b []byte) uint32 { return 0x0a000000 | uint32(b[0]&3)<<16 | uint32(int8(b[1]))&0xffff }
 		var entries []Entry

@@ -55,7 +55,7 @@ func someFacts(f *Facts) {
 }
 
 // The formats of nginx's modules; what is not set is nothing in a value and a
-// dash in a log. Fails if any of them is changed.
+// dash in a log. Fails if a status is not padded, or Begin leaves a fact.
 func TestVariables(t *testing.T) {
 	t.Parallel()
 	scope := built(t, nil)
@@ -114,6 +114,9 @@ func TestVariables(t *testing.T) {
 		require.Equal(t, want.empty, string(value.Append(nil, empty)), name)
 		require.Equal(t, want.empty, string(line.Append(nil, empty)), name)
 	}
+	full.Begin(scope)
+	full.clock, full.Attempts = empty.clock, empty.Attempts // whose memory stays
+	require.Equal(t, empty.Facts, full.Facts)
 	six := begun(scope)
 	six.Client = netip.MustParseAddrPort("[2001:db8::2]:1")
 	six.ServerPath = "/run/smtp"
@@ -121,7 +124,8 @@ func TestVariables(t *testing.T) {
 		string(compiled(t, scope, "$remote_addr|$binary_remote_addr|$server_addr|$server_port").Append(nil, six)))
 }
 
-// The two times change with the second, and not with each millisecond.
+// The two times change with the second, also backwards. Fails if their text is
+// made once, or for two seconds.
 func TestClock(t *testing.T) {
 	t.Parallel()
 	scope := built(t, nil)
@@ -148,7 +152,8 @@ func TestConstant(t *testing.T) {
 	}
 }
 
-// Every byte, as ngx_stream_log_escape and ngx_escape_json write it.
+// Every byte, as ngx_stream_log_escape and ngx_escape_json write it. Fails if DEL
+// is not escaped.
 func TestEscape(t *testing.T) {
 	t.Parallel()
 	scope := built(t, nil)
@@ -212,8 +217,36 @@ func TestCache(t *testing.T) {
 	}
 }
 
+// Any number of goroutines evaluate by one scope. Run by the race detector.
+func TestConcurrent(t *testing.T) {
+	t.Parallel()
+	scope := defined(t)
+	format, err := scope.Format(EscapeDefault, tenVariables+" $pool $net $range $part")
+	require.NoError(t, err)
+	lines := make(chan string)
+	const goroutines = 4
+	for range goroutines {
+		go func() {
+			s := &Session{}
+			var line []byte
+			for range 50 {
+				s.Begin(scope)
+				someFacts(&s.Facts)
+				line = format.Append(line[:0], s)
+			}
+			lines <- string(line)
+		}()
+	}
+	want := <-lines
+	require.Contains(t, want, `"10.0.0.1:25, unix:/a\x22b" -, 0.001 77 mx-`)
+	for range goroutines - 1 {
+		require.Equal(t, want, <-lines)
+	}
+}
+
 // Names may be used before they are defined; problems are found by Build, all of
-// them; a variable must not need itself.
+// them; a variable must not need itself. Fails if a value is appended to the held
+// memory before the variables in it are evaluated.
 func TestBuild(t *testing.T) {
 	t.Parallel()
 	to := func(value string) []Entry { return []Entry{{Key: "default", Value: value}} }

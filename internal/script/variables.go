@@ -21,30 +21,29 @@ type builtin struct {
 
 var builtins = map[string]builtin{
 	"binary_remote_addr": {get: binaryRemoteAddr},
-	"remote_addr":        {get: func(b []byte, f *Facts) ([]byte, bool) { return appendAddr(b, f.Client), true }, clean: true},
-	"remote_port":        {get: func(b []byte, f *Facts) ([]byte, bool) { return appendPort(b, f.Client), true }, clean: true},
+	"remote_addr":        always(func(b []byte, f *Facts) []byte { return appendAddr(b, f.Client) }),
+	"remote_port":        always(func(b []byte, f *Facts) []byte { return appendPort(b, f.Client) }),
+	"realip_remote_addr": always(func(b []byte, f *Facts) []byte { return appendAddr(b, f.Front) }),
+	"realip_remote_port": always(func(b []byte, f *Facts) []byte { return appendPort(b, f.Front) }),
 	"server_addr":        {get: serverAddr},
-	"server_port":        {get: func(b []byte, f *Facts) ([]byte, bool) { return appendPort(b, f.Server), true }, clean: true},
-	"server_name":        {get: func(b []byte, f *Facts) ([]byte, bool) { return append(b, f.ServerName...), true }},
+	"server_port":        always(func(b []byte, f *Facts) []byte { return appendPort(b, f.Server) }),
+	"server_name":        {get: serverName},
 
-	"realip_remote_addr": {get: func(b []byte, f *Facts) ([]byte, bool) { return appendAddr(b, f.Front), true }, clean: true},
-	"realip_remote_port": {get: func(b []byte, f *Facts) ([]byte, bool) { return appendPort(b, f.Front), true }, clean: true},
+	"proxy_protocol_addr":        inHeader(proxySource, appendAddr),
+	"proxy_protocol_port":        inHeader(proxySource, appendPort),
+	"proxy_protocol_server_addr": inHeader(proxyDestination, appendAddr),
+	"proxy_protocol_server_port": inHeader(proxyDestination, appendPort),
 
-	"proxy_protocol_addr":        headerAddr(func(f *Facts) netip.AddrPort { return f.ProxySource }),
-	"proxy_protocol_port":        headerPort(func(f *Facts) netip.AddrPort { return f.ProxySource }),
-	"proxy_protocol_server_addr": headerAddr(func(f *Facts) netip.AddrPort { return f.ProxyDestination }),
-	"proxy_protocol_server_port": headerPort(func(f *Facts) netip.AddrPort { return f.ProxyDestination }),
+	"bytes_sent":     always(func(b []byte, f *Facts) []byte { return strconv.AppendInt(b, f.BytesSent, 10) }),
+	"bytes_received": always(func(b []byte, f *Facts) []byte { return strconv.AppendInt(b, f.BytesReceived, 10) }),
+	"connection":     always(func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, f.Connection, 10) }),
+	"protocol":       always(func(b []byte, _ *Facts) []byte { return append(b, "TCP"...) }),
+	"status":         always(func(b []byte, f *Facts) []byte { return appendPadded(b, int64(f.Status)) }),
 
-	"bytes_sent":     number(func(f *Facts) int64 { return f.BytesSent }),
-	"bytes_received": number(func(f *Facts) int64 { return f.BytesReceived }),
-	"connection":     {get: func(b []byte, f *Facts) ([]byte, bool) { return strconv.AppendUint(b, f.Connection, 10), true }, clean: true},
-	"protocol":       {get: func(b []byte, _ *Facts) ([]byte, bool) { return append(b, "TCP"...), true }, clean: true},
-	"status":         {get: func(b []byte, f *Facts) ([]byte, bool) { return appendPadded(b, int64(f.Status)), true }, clean: true},
-
-	"session_time": {get: func(b []byte, f *Facts) ([]byte, bool) { return appendSeconds(b, f.SessionTime), true }, clean: true},
-	"msec":         {get: func(b []byte, f *Facts) ([]byte, bool) { return appendSeconds(b, f.Now/1e6), true }, clean: true},
-	"time_local":   {get: func(b []byte, f *Facts) ([]byte, bool) { return append(b, f.clock.at(f.Now).local...), true }, clean: true},
-	"time_iso8601": {get: func(b []byte, f *Facts) ([]byte, bool) { return append(b, f.clock.at(f.Now).iso8601...), true }, clean: true},
+	"session_time": always(func(b []byte, f *Facts) []byte { return appendSeconds(b, f.SessionTime) }),
+	"msec":         always(func(b []byte, f *Facts) []byte { return appendSeconds(b, f.Now/1e6) }),
+	"time_local":   always(func(b []byte, f *Facts) []byte { return append(b, f.clock.at(f.Now).local...) }),
+	"time_iso8601": always(func(b []byte, f *Facts) []byte { return append(b, f.clock.at(f.Now).iso8601...) }),
 
 	"upstream_addr":            {get: upstreamAddr},
 	"upstream_bytes_sent":      perAttempt(func(b []byte, a *Attempt) []byte { return strconv.AppendInt(b, a.BytesSent, 10) }),
@@ -89,27 +88,26 @@ func serverAddr(b []byte, f *Facts) ([]byte, bool) {
 	return b, true
 }
 
-func headerAddr(of func(*Facts) netip.AddrPort) builtin {
+func serverName(b []byte, f *Facts) ([]byte, bool) { return append(b, f.ServerName...), true }
+
+func proxySource(f *Facts) netip.AddrPort { return f.ProxySource }
+
+func proxyDestination(f *Facts) netip.AddrPort { return f.ProxyDestination }
+
+// inHeader is what appendOne appends of an address in the PROXY header.
+func inHeader(of func(*Facts) netip.AddrPort, appendOne func([]byte, netip.AddrPort) []byte) builtin {
 	return builtin{clean: true, get: func(b []byte, f *Facts) ([]byte, bool) {
 		a := of(f)
 		if !a.IsValid() {
 			return b, false
 		}
-		return appendAddr(b, a), true
+		return appendOne(b, a), true
 	}}
 }
 
-func headerPort(of func(*Facts) netip.AddrPort) builtin {
-	return builtin{clean: true, get: func(b []byte, f *Facts) ([]byte, bool) {
-		a := of(f)
-		return appendPort(b, a), a.IsValid()
-	}}
-}
-
-func number(of func(*Facts) int64) builtin {
-	return builtin{clean: true, get: func(b []byte, f *Facts) ([]byte, bool) {
-		return strconv.AppendInt(b, of(f), 10), true
-	}}
+// always is a variable that is set in every session.
+func always(appendTo func([]byte, *Facts) []byte) builtin {
+	return builtin{clean: true, get: func(b []byte, f *Facts) ([]byte, bool) { return appendTo(b, f), true }}
 }
 
 // perAttempt joins what is appended for each attempt as nginx does.
