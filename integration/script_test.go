@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -233,6 +234,84 @@ func TestScriptTimesAsNginx(t *testing.T) {
 	session.Begin(scope)
 	session.Now = (seconds*1000+ms)*1e6 + 999_999
 	require.Equal(t, theirs, string(value.Append(nil, session)))
+}
+
+// What came of each server tried, as nginx prints it: facts read from its lines
+// make the same lines. Fails if attempts are joined by another text, what did not
+// happen is zero, or milliseconds are not padded.
+func TestScriptAttemptsAsNginx(t *testing.T) {
+	t.Parallel()
+	greeter := loopback(t)
+	go func() {
+		for {
+			c, err := greeter.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(c, "220 mx\r\n")
+			_ = c.Close()
+		}
+	}()
+	dead, live := freeAddr(t), greeter.Addr().String()
+	next, none, spent := freeAddr(t), freeAddr(t), freeAddr(t)
+	const text = "$status $limit_conn_status|$upstream_addr|$upstream_bytes_sent|$upstream_bytes_received|" +
+		"$upstream_connect_time|$upstream_first_byte_time|$upstream_session_time"
+	file := filepath.Join(t.TempDir(), "log")
+	peers.NginxStream(t, next, fmt.Sprintf(`
+limit_conn_zone $binary_remote_addr zone=clients:32k;
+log_format attempts %q;
+access_log %s attempts;
+upstream next { server %s; server %s; }
+upstream none { server %s; }
+upstream spent { server %s; server %s down; }
+server { listen %s; proxy_pass next; limit_conn clients 9; }
+server { listen %s; proxy_pass none; }
+server { listen %s; proxy_pass spent; }`, text, file, dead, live, dead, dead, live, next, none, spent))
+
+	scope := script.NewScope(script.Process{})
+	require.NoError(t, scope.Build())
+	format, err := scope.Format(script.EscapeDefault, text)
+	require.NoError(t, err)
+	session := &script.Session{}
+	for _, to := range []string{next, next, none, none, spent, spent} {
+		_, _ = told(t, nil, tcp(to), "")
+	}
+	var lines []string
+	require.Eventually(t, func() bool {
+		b, err := os.ReadFile(file)
+		require.NoError(t, err)
+		lines = strings.SplitAfter(string(b), "\n")
+		return len(lines) == 7
+	}, 5*time.Second, 10*time.Millisecond)
+	attempts := 0
+	for _, theirs := range lines[:6] {
+		theirs = strings.TrimSuffix(theirs, "\n")
+		session.Begin(scope)
+		f := strings.Split(theirs, "|")
+		session.Status = int(number(t, f[0][:3]))
+		if strings.HasSuffix(f[0], "PASSED") {
+			session.LimitConn = script.LimitPassed
+		}
+		for i, addr := range strings.Split(f[1], ", ") {
+			nth := func(field int) int64 { return number(t, strings.Split(f[field], ", ")[i]) }
+			session.Attempts = append(session.Attempts, script.Attempt{
+				Addr: addr, BytesSent: nth(2), BytesReceived: nth(3), Connect: nth(4), FirstByte: nth(5), Session: nth(6)})
+			attempts++
+		}
+		require.Equal(t, theirs, string(format.Append(nil, session)))
+	}
+	require.Greater(t, attempts, 6, lines)
+}
+
+// number reads an integer, or milliseconds from seconds, or a dash.
+func number(t *testing.T, text string) int64 {
+	t.Helper()
+	if text == "-" {
+		return script.Absent
+	}
+	n, err := strconv.ParseInt(strings.Replace(text, ".", "", 1), 10, 64)
+	require.NoError(t, err)
+	return n
 }
 
 // What nginx refuses is refused in its words.
