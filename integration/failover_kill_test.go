@@ -238,7 +238,10 @@ func (h *host) start(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, h.link.Do(h.cmd.Start))
 	lines := bufio.NewScanner(out)
-	for lines.Scan() && lines.Text() != listening {
+	for lines.Scan() {
+		if lines.Text() == listening {
+			break
+		}
 	}
 	require.Equal(t, listening, lines.Text(), "the server of %s", h.name)
 }

@@ -73,7 +73,10 @@ func refuse(c net.Conn) {
 		return
 	}
 	in := bufio.NewScanner(c)
-	for in.Scan() && in.Text() != "QUIT" {
+	for in.Scan() {
+		if in.Text() == "QUIT" {
+			break
+		}
 	}
 	_, _ = io.WriteString(c, "221 bye\r\n")
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -536,7 +537,7 @@ func someRanges(random *rand.Rand) []script.Entry {
 	for i := range 200 {
 		second, third, first := random.IntN(4), random.IntN(10), random.IntN(100)
 		r := fmt.Sprintf("127.%d.%d.%d-127.%d.%d.%d", second, third, first, second, third+random.IntN(2), 255-first)
-		longer := append(list[:len(list):len(list)], script.Entry{Key: r, Value: fmt.Sprintf("r%d", i)})
+		longer := append(slices.Clip(list), script.Entry{Key: r, Value: fmt.Sprintf("r%d", i)})
 		if random.IntN(8) == 0 {
 			longer = append(longer, script.Entry{Key: "delete", Value: r})
 		}

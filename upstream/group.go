@@ -237,16 +237,17 @@ func (g *Group) Next(t *Turn, now int64) *Peer {
 // left out for being crowded.
 func (g *Group) choose(t *Turn, now int64) (s *Slot, wait bool) {
 	for least := fit; least <= g.least; least++ {
-		crowded := false
 		if !t.backup || least > fit {
-			if s, crowded = g.pickPrimary(t, least, now); s != nil {
+			s, crowded := g.pickPrimary(t, least, now)
+			if s != nil {
 				return s, false
 			}
 			wait = wait || crowded
 		}
 		if len(g.backup.slots) > 0 {
 			t.backup = true
-			if s, crowded = g.pick(&g.backup, t, least, now); s != nil {
+			s, crowded := g.pick(&g.backup, t, least, now)
+			if s != nil {
 				return s, false
 			}
 			wait = wait || crowded

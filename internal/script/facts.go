@@ -74,6 +74,7 @@ type End struct {
 // LimitStatus is what came of limit_conn.
 type LimitStatus uint8
 
+// The values of LimitStatus.
 const (
 	LimitNone LimitStatus = iota // no limit applied
 	LimitPassed

@@ -5,6 +5,7 @@ import "fmt"
 // Escape says how a log format writes the values of variables.
 type Escape uint8
 
+// The ways to escape.
 const (
 	EscapeDefault Escape = iota // \xHH for " \ and what is not printable ASCII
 	EscapeJSON                  // for a place within a JSON string

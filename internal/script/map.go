@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -197,7 +198,7 @@ func (m *mapping) compile(s *Scope) error {
 func (m *mapping) uses() []int {
 	slots := m.source.value.slots
 	for i := range m.values {
-		slots = append(slots[:len(slots):len(slots)], m.values[i].value.slots...)
+		slots = append(slices.Clip(slots), m.values[i].value.slots...)
 	}
 	return slots
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -67,7 +68,7 @@ func FuzzMap(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key, lines string, hostnames bool) {
 		var entries []Entry
 		for i, line := range strings.SplitN(lines, "\n", 20) {
-			longer := append(entries[:len(entries):len(entries)], Entry{line, fmt.Sprint(i)})
+			longer := append(slices.Clip(entries), Entry{line, fmt.Sprint(i)})
 			if NewScope(Process{}).Map(Map{Variable: "$x", Hostnames: hostnames, Entries: longer}) == nil && !strings.Contains(line, "<") {
 				entries = longer
 			}
@@ -195,7 +196,7 @@ func FuzzGeoRanges(f *testing.F) {
 		for ; len(spec) >= 4 && len(entries) < 20; spec = spec[4:] {
 			r := addrRange{first: at(spec), last: at(spec[2:])}
 			value := fmt.Sprint(len(entries))
-			longer := append(entries[:len(entries):len(entries)], Entry{r.String(), value})
+			longer := append(slices.Clip(entries), Entry{r.String(), value})
 			_, err := NewScope(Process{}).Geo(Geo{Variable: "$x", Ranges: true, Entries: longer})
 			if err != nil {
 				continue // they overlap

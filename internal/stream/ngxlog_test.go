@@ -149,11 +149,11 @@ func TestNginxLines(t *testing.T) {
 		"idle": {[]string{serverAddr}, []func(*plan){func(p *plan) { p.Timeout = 100 * time.Millisecond }}, nothing, []string{
 			ngxClient, ngxProxy,
 			`[info] *1 connection timed out (110: Connection timed out) while proxying connection` + ngxFrom + `, upstream: "SERVER1"` + ngxGreeted}},
-		"denied": {[]string{serverAddr}, []func(*plan){access(denyAll)}, func(t *testing.T, c net.Conn) { _, _ = io.ReadAll(c) }, []string{
+		"denied": {[]string{serverAddr}, []func(*plan){access(denyAll)}, func(_ *testing.T, c net.Conn) { _, _ = io.ReadAll(c) }, []string{
 			ngxClient, `[error] *1 access forbidden by rule while initializing session` + ngxFrom}},
 		"no header": {[]string{serverAddr}, []func(*plan){behind}, func(t *testing.T, c net.Conn) { talk(t, c, "EHLO x\x01\r\nfoo") }, []string{
 			ngxClient, `[error] *1 broken header: "EHLO x\x01\x0D\x0Afoo"` + ngxHeaderIn}},
-		"no header at all": {[]string{serverAddr}, []func(*plan){behind}, func(t *testing.T, c net.Conn) { c.Close() }, []string{
+		"no header at all": {[]string{serverAddr}, []func(*plan){behind}, func(_ *testing.T, c net.Conn) { c.Close() }, []string{
 			ngxClient, `[error] *1 broken header: ""` + ngxHeaderIn}},
 		"header too late": {[]string{serverAddr}, []func(*plan){behind}, nothing, []string{
 			ngxClient, `[info] *1 client timed out (110: Connection timed out)` + ngxHeaderIn}},
