@@ -78,7 +78,7 @@ func (s *Server) Stop() { s.service.Stop() }
 // that no session has begun for are reset. Running sessions go on.
 func (s *Server) Refuse() {
 	s.own()
-	s.service.each(func(ln net.Listener) { ln.Close() }, nil)
+	s.service.detach()
 }
 
 // Kill does to the network what kill -9 of a server does: the listener and

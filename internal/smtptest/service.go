@@ -15,6 +15,7 @@ type Service struct {
 
 	mu      sync.Mutex // protects below
 	ln      net.Listener
+	ended   chan struct{} // closed when ln is accepted from no more
 	conns   map[net.Conn]struct{}
 	stopped bool
 }
@@ -76,9 +77,21 @@ func (s *Service) attach(ln net.Listener) {
 		ln.Close()
 		return
 	}
-	s.ln = ln
+	s.ln, s.ended = ln, make(chan struct{})
 	s.wg.Add(1)
-	go s.accept(ln)
+	go s.accept(ln, s.ended)
+}
+
+// detach closes the listener, if there is one, and returns when the kernel has:
+// as long as somebody accepts from it, it goes on taking connections.
+func (s *Service) detach() {
+	s.mu.Lock()
+	ln, ended := s.ln, s.ended
+	s.mu.Unlock()
+	if ln != nil {
+		ln.Close()
+		<-ended
+	}
 }
 
 // each calls f for the listener, if it is open, and for each open connection.
@@ -95,8 +108,9 @@ func (s *Service) each(onListener func(net.Listener), onConn func(net.Conn)) {
 	}
 }
 
-func (s *Service) accept(ln net.Listener) {
+func (s *Service) accept(ln net.Listener, ended chan<- struct{}) {
 	defer s.wg.Done()
+	defer close(ended)
 	for {
 		c, err := ln.Accept()
 		if err != nil {

@@ -107,11 +107,14 @@ func (j nginxJournal) complain(w *worker, s *session, message string, fields ...
 func (j nginxJournal) ended(w *worker, s *session) {
 	switch s.cause {
 	case causeClientClosed, causeServerClosed, causeClientReset, causeServerReset:
-		if s.state == stateHeader {
+		switch {
+		case s.state != stateHeader:
+			j.disconnected(w, s)
+		case s.cause == causeClientReset:
+			j.tell(w, s, errorlog.Info, "recv() failed", unix.ECONNRESET, doingHeader)
+		default:
 			j.brokenHeader(w, s)
-			return
 		}
-		j.disconnected(w, s)
 	case causeIdle:
 		j.tell(w, s, errorlog.Info, "connection timed out", unix.ETIMEDOUT, doingRelaying)
 	case causeDenied:
