@@ -3,7 +3,10 @@ package smtptest
 import (
 	"net"
 	"sync"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Service serves each connection of a listener on a goroutine of its own.
@@ -82,13 +85,20 @@ func (s *Service) attach(ln net.Listener) {
 	go s.accept(ln, s.ended)
 }
 
-// detach closes the listener, if there is one, and returns when the kernel has:
-// as long as somebody accepts from it, it goes on taking connections.
+// detach closes the listener, if there is one, and returns when the kernel has.
+// It goes on taking connections as long as somebody accepts from it, or has its
+// descriptor: such as a process just started by another test, which does not
+// know yet that it closes it with exec. So it is told to stop listening before.
 func (s *Service) detach() {
 	s.mu.Lock()
 	ln, ended := s.ln, s.ended
 	s.mu.Unlock()
 	if ln != nil {
+		if c, ok := ln.(syscall.Conn); ok {
+			if raw, err := c.SyscallConn(); err == nil {
+				_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RD) })
+			}
+		}
 		ln.Close()
 		<-ended
 	}
