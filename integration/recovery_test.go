@@ -114,7 +114,7 @@ func TestServerRecovers(t *testing.T) {
 		outage     = 3 * time.Second
 		slowStart  = 10 // seconds
 		maxPending = 4
-		tolerance  = 0.1  // of the full share
+		tolerance  = 0.1  // of the full share, on average; a busy machine has its moments
 		mostTries  = 1.03 // for a session: so few have met with the server before it was out
 	)
 	for _, test := range []struct {
@@ -184,14 +184,13 @@ func TestServerRecovers(t *testing.T) {
 				require.GreaterOrEqual(t, most, maxPending, "connects under way that could be too many")
 				return
 			}
+			var ahead float64 // of what they should be, on average
 			for i, share := range shares {
-				switch {
-				case i < slowStart-1:
-					require.InDelta(t, (float64(i)+1.5)/slowStart, share, tolerance, "second %d of %v", i, shares)
-				case i > slowStart:
-					require.InDelta(t, 1, share, tolerance, "second %d of %v", i, shares)
-				}
+				want := min(1, (float64(i)+1.5)/slowStart)
+				require.InDelta(t, want, share, 3*tolerance, "second %d of %v", i, shares)
+				ahead += (share - want) / float64(len(shares))
 			}
+			require.InDelta(t, 0, ahead, tolerance, "%v", shares)
 		})
 	}
 }
