@@ -108,7 +108,7 @@ type Upstream struct {
 // Method is how a server is picked. What does not belong to its type is zero.
 type Method struct {
 	Position   Position // of the directive; of the upstream's name where there is none
-	Type       string   // round_robin, least_conn, hash, random or least_time
+	Type       string   // round_robin, least_conn, hash, random, least_time or least_load
 	Key        string   // hash: client_address
 	Consistent bool     // hash
 	Two        bool     // random: the one with fewer sessions of two

@@ -48,7 +48,7 @@ var upstreamTable = directives[Upstream]{"[[upstream]]", []directive[Upstream]{
 }}
 
 var methodTable = directives[Method]{"method", []directive[Method]{
-	{"type", required, slot(oneOf("round_robin", "least_conn", "hash", "random", "least_time"), func(m *Method) *string { return &m.Type })},
+	{"type", required, slot(oneOf("round_robin", "least_conn", "hash", "random", "least_time", "least_load"), func(m *Method) *string { return &m.Type })},
 	{"key", none, slot(oneOf("client_address"), func(m *Method) *string { return &m.Key })},
 	{"consistent", false, slot(flag, func(m *Method) *bool { return &m.Consistent })},
 	{"two", false, slot(flag, func(m *Method) *bool { return &m.Two })},

@@ -125,10 +125,9 @@ func TestAgentShares(t *testing.T) {
 			_, agents, group := agentPool(t, "abc", "check = false", "method = '"+method+"'")
 			addr := freeAddr(t)
 			smtptest.Start(t, workers(2)+group()+proxy(addr, "mail"))
-			const n = 2500
-			near := 0.02 * n
+			n, near := 700.0, 0.02*700
 			if method == "random" {
-				near = 0.05 * n // five deviations
+				n, near = 2500, 0.05*2500 // five deviations
 			}
 			for _, step := range []struct {
 				words string
@@ -141,13 +140,36 @@ func TestAgentShares(t *testing.T) {
 				{"100%", [3]float64{1. / 3, 1. / 3, 1. / 3}},
 			} {
 				agents[0].say(t, step.words+"\n")
-				counts := sharesOf(t, addr, n)
+				counts := sharesOf(t, addr, int(n))
 				for i, who := range []string{"a", "b", "c"} {
 					require.InDelta(t, step.want[i]*n, counts[who], near, "%s: %v", step.words, counts)
 				}
 			}
 		})
 	}
+}
+
+// By least_load servers have sessions at a time, not only in turn, as they say.
+//
+// Fails if the sessions that last are not counted against the words.
+func TestAgentLeastLoad(t *testing.T) {
+	t.Parallel()
+	_, agents, group := agentPool(t, "abc", "check = false", "method = 'least_load'")
+	client := &ledger.Client{Addr: freeAddr(t)}
+	smtptest.Start(t, workers(2)+group()+proxy(client.Addr, "mail"))
+	for i, words := range []string{"25%\n", "75%\n", "150%\n"} {
+		agents[i].say(t, words)
+	}
+	counts := map[string]int{}
+	for _, h := range hold(t, client, 100) {
+		counts[nameIn(h.Greeting())]++
+	}
+	require.Equal(t, map[string]int{"a": 10, "b": 30, "c": 60}, counts)
+	agents[0].say(t, "175%\n") // and has them all until it has 70 of 160
+	for _, h := range hold(t, client, 60) {
+		counts[nameIn(h.Greeting())]++
+	}
+	require.Equal(t, map[string]int{"a": 70, "b": 30, "c": 60}, counts)
 }
 
 // A server that says drain, maint, down, fail or stopped gets no session from
