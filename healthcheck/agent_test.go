@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,7 +119,7 @@ func FuzzParseAgent(f *testing.F) {
 
 // ask lets one probe ask an agent that writes parts, a second apart, and then
 // closes, or stays silent if it holds. heard is what the probe has sent.
-func ask(t *testing.T, send string, holds bool, parts ...string) (o outcome, heard string) {
+func ask(t *testing.T, send string, holds bool, parts ...string) (o outcome, heard string, took time.Duration) {
 	t.Helper()
 	client, server := net.Pipe()
 	var wg sync.WaitGroup
@@ -141,10 +142,12 @@ func ask(t *testing.T, send string, holds bool, parts ...string) (o outcome, hea
 			_, _ = io.Copy(io.Discard, server)
 		}
 	})
+	began := time.Now()
 	o = examine(t.Context(), func(context.Context, string, string) (net.Conn, error) { return client, nil },
 		Settings{Agent: true, Send: send, Timeout: 5 * time.Second})
+	took = time.Since(began)
 	wg.Wait()
-	return o, heard
+	return o, heard, took
 }
 
 // A line is taken as a whole, however it comes, once it has ended, and what is
@@ -180,12 +183,11 @@ func TestAskAgent(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				began := time.Now()
-				o, _ := ask(t, "", c.holds, c.parts...)
+				o, _, took := ask(t, "", c.holds, c.parts...)
 				require.Equal(t, c.want, o.why)
 				require.Equal(t, !strings.HasPrefix(c.want, "agent: ") && !strings.HasPrefix(c.want, "no line"), o.good)
 				require.Empty(t, o.fault)
-				require.Equal(t, c.took, time.Since(began))
+				require.Equal(t, c.took, took)
 				if !o.good {
 					require.Zero(t, o.agent.Health)
 				}
@@ -197,11 +199,66 @@ func TestAskAgent(t *testing.T) {
 // What is configured is sent first, as a line.
 func TestAskAgentSends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o, heard := ask(t, "state of mail", true, "ready\n")
+		o, heard, _ := ask(t, "state of mail", true, "ready\n")
 		require.True(t, o.good)
 		require.Equal(t, "state of mail\n", heard)
 		require.Equal(t, AdminReady, o.agent.Admin)
 	})
+}
+
+// breaking is a connection that is reset behind some bytes.
+type breaking struct {
+	net.Conn
+	words string
+}
+
+func (c *breaking) Read(b []byte) (int, error) {
+	n := copy(b, c.words)
+	if c.words = ""; n == 0 {
+		return 0, &net.OpError{Op: "read", Err: syscall.ECONNRESET}
+	}
+	return n, nil
+}
+
+// Half a line is nothing if the connection breaks, unlike if the agent closes it.
+//
+// Fails if any error is taken for the end of the line.
+func TestAskAgentReset(t *testing.T) {
+	t.Parallel()
+	client, server := net.Pipe()
+	defer server.Close()
+	o := examine(t.Context(), func(context.Context, string, string) (net.Conn, error) {
+		return &breaking{client, "maxconn:3"}, nil
+	}, Settings{Agent: true, Timeout: 5 * time.Second})
+	require.False(t, o.good)
+	require.Equal(t, "agent: connection reset by peer", o.why)
+}
+
+// An agent need not close: it has said its line, and the probe does not wait.
+//
+// Fails if an agent is parted from as a mail server is.
+func TestAskAgentThatStays(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	parted := make(chan struct{})
+	defer close(parted)
+	wg.Go(func() {
+		if conn, err := l.Accept(); err == nil {
+			defer conn.Close()
+			_, _ = io.WriteString(conn, "up\n")
+			<-parted
+		}
+	})
+	began := time.Now()
+	o := examine(t.Context(), (&net.Dialer{}).DialContext, Settings{
+		Network: "tcp", Address: l.Addr().String(), Agent: true, Timeout: 10 * time.Second,
+	})
+	require.True(t, o.good)
+	require.Less(t, time.Since(began), farewell)
 }
 
 // A server's agent and its probes have reports of their own, and an agent that

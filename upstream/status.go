@@ -34,9 +34,9 @@ type Status struct {
 	Health    State  // what sessions and probes alone make of it
 	Since     int64  // of the state, in seconds of the group's clock; -1: ever since
 	Why       string // the state came about; "": it never changed
-	Weight    int // as configured
-	Percent   int // of it, by the agent's word
-	Effective int // what failures have left of it
+	Weight    int    // as configured
+	Percent   int    // of it, by the agent's word
+	Effective int    // what failures have left of it
 	Conns     int
 	Fails     int
 }
