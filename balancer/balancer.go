@@ -22,7 +22,7 @@ import (
 
 // Options name a method and say how it is to choose.
 type Options struct {
-	Name       string           // round_robin, least_conn, hash, random or least_time
+	Name       string           // round_robin, least_conn, least_load, hash, random or least_time
 	Consistent bool             // hash
 	Two        bool             // random: the better of two
 	Measure    upstream.Measure // least_time
@@ -34,7 +34,7 @@ func New(o Options) (func([]upstream.Server) upstream.Method, error) {
 	switch o.Name {
 	case "round_robin":
 		return always(RoundRobin{}), nil
-	case "least_conn":
+	case "least_conn", "least_load": // differ in who makes the weights
 		return always(LeastConn{}), nil
 	case "least_time":
 		if o.Measure.Of == upstream.Never {

@@ -19,6 +19,15 @@ func NewRandom(servers []upstream.Server, two bool, draw func(n int) int) *Rando
 	return &Random{newShares(servers), two, draw}
 }
 
+// Reweigh implements upstream.WeightedMethod.
+func (r *Random) Reweigh(slots []upstream.Slot) {
+	total := 0
+	for i := range slots {
+		total += slots[i].Weight
+		r.shares[i] = total
+	}
+}
+
 // Pick implements upstream.Method. The first draw of two is one of those that
 // are counted as misses.
 func (r *Random) Pick(slots []upstream.Slot, s *upstream.Session) int {

@@ -187,7 +187,7 @@ t.toml:4:40: rcpt_to: want an address such as "postmaster@example.org", got "a\r
 		{"a list", "servers = 'h:1'\ncheck = ['smtp']\n",
 			`t.toml:4:9: type: want one of smtp, tcp, got an array`},
 		{"what belongs to a check", "servers = 'h:1'\ninterval = '5s'\nrise = 2\ntype = 'smtp'\n",
-			`t.toml:4:1: "interval" belongs to check, not to [[upstream]]
+			`t.toml:4:1: "interval" belongs to check or agent, not to [[upstream]]
 t.toml:5:1: "rise" belongs to check, not to [[upstream]]
 t.toml:6:1: "type" belongs to method or check, not to [[upstream]]`},
 		{"unix port", "servers = ['h:1', 'unix:/run/a', 'unix:/run/b']\ncheck = { port = 25 }\n",

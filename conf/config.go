@@ -101,13 +101,14 @@ type Upstream struct {
 
 	ProxyProtocol string // off, v1 or v2: the header that servers get
 	Check         Check
+	Agent         Agent
 	Servers       []UpstreamServer
 }
 
 // Method is how a server is picked. What does not belong to its type is zero.
 type Method struct {
 	Position   Position // of the directive; of the upstream's name where there is none
-	Type       string   // round_robin, least_conn, hash, random or least_time
+	Type       string   // round_robin, least_conn, hash, random, least_time or least_load
 	Key        string   // hash: client_address
 	Consistent bool     // hash
 	Two        bool     // random: the one with fewer sessions of two
@@ -135,6 +136,16 @@ type Check struct {
 	Verb          string        // ehlo (then helo if refused), helo or lhlo
 	MailFrom      string        // sender of a MAIL command; used with RcptTo
 	RcptTo        string        // recipient to be accepted; "": neither MAIL nor RCPT
+}
+
+// Agent is where and how the agents of the servers of an upstream are asked.
+type Agent struct {
+	Position Position // of the directive
+	On       bool
+	Port     uint16        // at the servers' addresses
+	Interval time.Duration // between the end of a question and the next
+	Timeout  time.Duration // of a whole question
+	Send     string        // a line that is sent first; "": nothing
 }
 
 // UpstreamServer is one server line; a host name may stand for several

@@ -44,10 +44,11 @@ var upstreamTable = directives[Upstream]{"[[upstream]]", []directive[Upstream]{
 	{"servers", none, (*reader).upstreamServers},
 	{"proxy_protocol", "off", slot(oneOf("off", "v1", "v2"), func(u *Upstream) *string { return &u.ProxyProtocol })},
 	{"check", none, (*reader).check},
+	{"agent", none, (*reader).agent},
 }}
 
 var methodTable = directives[Method]{"method", []directive[Method]{
-	{"type", required, slot(oneOf("round_robin", "least_conn", "hash", "random", "least_time"), func(m *Method) *string { return &m.Type })},
+	{"type", required, slot(oneOf("round_robin", "least_conn", "hash", "random", "least_time", "least_load"), func(m *Method) *string { return &m.Type })},
 	{"key", none, slot(oneOf("client_address"), func(m *Method) *string { return &m.Key })},
 	{"consistent", false, slot(flag, func(m *Method) *bool { return &m.Consistent })},
 	{"two", false, slot(flag, func(m *Method) *bool { return &m.Two })},
@@ -72,6 +73,13 @@ var checkTable = directives[Check]{"check", []directive[Check]{
 	{"verb", "ehlo", slot(oneOf("ehlo", "helo", "lhlo"), func(c *Check) *string { return &c.Verb })},
 	{"mail_from", none, slot(sender, func(c *Check) *string { return &c.MailFrom })},
 	{"rcpt_to", none, slot(recipient, func(c *Check) *string { return &c.RcptTo })},
+}}
+
+var agentTable = directives[Agent]{"agent", []directive[Agent]{
+	{"port", required, slot(number[uint16](1, 65535), func(a *Agent) *uint16 { return &a.Port })},
+	{"interval", "2s", slot(msec(100), func(a *Agent) *time.Duration { return &a.Interval })},
+	{"timeout", "1s", slot(msec(10), func(a *Agent) *time.Duration { return &a.Timeout })},
+	{"send", none, slot(replyText, func(a *Agent) *string { return &a.Send })},
 }}
 
 var upstreamServerTable = directives[UpstreamServer]{"a server of [[upstream]]", []directive[UpstreamServer]{
@@ -167,6 +175,7 @@ func homes() map[string]string {
 	settle(m, upstreamTable)
 	settle(m, methodTable)
 	settle(m, checkTable)
+	settle(m, agentTable)
 	settle(m, upstreamServerTable)
 	settle(m, serverTable)
 	settle(m, smtpRepliesTable)

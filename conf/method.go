@@ -18,6 +18,8 @@ func (v *validator) methods() {
 			v.problem(m.Position, `method: type "hash" needs key; "client_address" sends each client to the same server again`)
 		case m.Type == "least_time" && m.Of == "":
 			v.problem(m.Position, `method: type "least_time" needs of: "connect", "first_byte" (with SMTP, the greeting) or "last_byte"`)
+		case m.Type == "least_load" && !u.Agent.On:
+			v.problem(m.Position, `method: type "least_load" goes by what agents say; add agent to upstream %q, or use "least_conn"`, u.Name)
 		}
 		v.methodWeights(u)
 	}

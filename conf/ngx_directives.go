@@ -133,6 +133,8 @@ var ngxSessions = []ngxDirective{
 // ngxOurs are directives that nginx does not know.
 var ngxOurs = []ngxDirective{
 	{"stop_timeout", inMain, args1, process(ngxMsec(0), func(c *Config) *time.Duration { return &c.StopTimeout })},
+	{"agent", inUpstream, oneMore, (*ngxReader).agent},
+	{"least_load", inUpstream, args0 | many, (*ngxReader).leastLoad},
 	{"smtp", inSession, args1, session(ngxFlag, func(s *ngxServer) *bool { return &s.SMTP.On })},
 	{"smtp_greeting_timeout", inSession, args1, session(ngxMsec(1), func(s *ngxServer) *time.Duration { return &s.SMTP.GreetingTimeout })},
 	{"smtp_pregreet", inSession, args1, session(ngxOneOf("pass", "hold", "reject"), func(s *ngxServer) *string { return &s.SMTP.Pregreet })},

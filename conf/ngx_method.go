@@ -22,6 +22,12 @@ func (r *ngxReader) leastConn(b *ngxBlock, d nginx.Directive) error {
 	return nil
 }
 
+// leastLoad is ours: least_conn by what agents make of the weights.
+func (r *ngxReader) leastLoad(b *ngxBlock, d nginx.Directive) error {
+	r.method(b, d, Method{Type: "least_load"})
+	return nil
+}
+
 // hash is by the client's address, the one key that is not a variable of more.
 func (r *ngxReader) hash(b *ngxBlock, d nginx.Directive) error {
 	m := Method{Type: "hash", Key: "client_address", Consistent: len(d.Args) == 2}

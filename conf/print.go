@@ -74,6 +74,9 @@ func (p *printer) upstream(u *Upstream) {
 	p.key("method", methodText(&u.Method))
 	p.key("proxy_protocol", quoted(u.ProxyProtocol))
 	p.key("check", checkText(&u.Check))
+	if u.Agent.On {
+		p.key("agent", agentText(&u.Agent))
+	}
 	servers := make([]string, len(u.Servers))
 	for i, s := range u.Servers {
 		servers[i] = inline(
@@ -134,6 +137,18 @@ func checkText(c *Check) string {
 		if text.value != "" {
 			pairs = append(pairs, pair(text.name, quoted(text.value)))
 		}
+	}
+	return inline(pairs...)
+}
+
+func agentText(a *Agent) string {
+	pairs := []string{
+		pair("port", strconv.Itoa(int(a.Port))),
+		pair("interval", timeText(a.Interval)),
+		pair("timeout", timeText(a.Timeout)),
+	}
+	if a.Send != "" {
+		pairs = append(pairs, pair("send", quoted(a.Send)))
 	}
 	return inline(pairs...)
 }

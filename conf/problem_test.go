@@ -88,7 +88,7 @@ t.toml:1:12: upstream "" has no servers`},
 	{"upstream of backups", "[[upstream]]\nname = 'a'\n[[upstream.servers]]\naddress = 'h:1'\nbackup = true\n" + sound,
 		`t.toml:2:8: upstream "a" has only backup servers; it needs one that is not`},
 	{"method", "[[upstream]]\nname = 'a'\nservers = ['h:1']\nmethod = 'least_conn'\n[[upstream]]\nname = 'b'\nservers = 'h:1'\nmethod = 'rr'\n" + sound,
-		`t.toml:8:10: type: want one of round_robin, least_conn, hash, random, least_time, got "rr"`},
+		`t.toml:8:10: type: want one of round_robin, least_conn, hash, random, least_time, least_load, got "rr"`},
 	{"incomplete methods", "[[upstream]]\nname = 'a'\nservers = ['h:1']\nmethod = 'hash'\n[[upstream]]\nname = 'b'\nservers = 'h:1'\nmethod = 'least_time'\n" + sound,
 		`t.toml:4:10: method: type "hash" needs key; "client_address" sends each client to the same server again
 t.toml:8:10: method: type "least_time" needs of: "connect", "first_byte" (with SMTP, the greeting) or "last_byte"`},

@@ -20,6 +20,7 @@ func validate(c *Config) Problems {
 	v.proxyPasses()
 	v.methods()
 	v.checks()
+	v.agents()
 	v.listens()
 	v.clients()
 	return v.problems

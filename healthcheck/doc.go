@@ -32,6 +32,12 @@
 // an Update are spread over a second, or over more if they are many, and the
 // second ones over an interval, so that the visits do not come in waves.
 //
+// # Agents
+//
+// A Target of Settings.Agent is asked in the same way, but speaks for itself: it
+// has one line for an answer, see ParseAgent, and the Reporter gets that in
+// Result.Agent. No answer is a bad Result, which the Reporter may ignore.
+//
 // # Manners
 //
 // A probe is the best-behaved of clients, since it comes thousands of times a

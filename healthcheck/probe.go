@@ -23,6 +23,7 @@ type outcome struct {
 	soft  bool   // not good: a living server refuses for the moment
 	why   string // printable
 	cert  *x509.Certificate
+	agent AgentReport
 	fault string // if not "", the outcome is ours and not the server's, and says nothing of it
 }
 
@@ -52,6 +53,7 @@ type probe struct {
 	ctx    context.Context // ends with the time of the probe, and then conn is closed
 	conn   net.Conn        // to speak on: tcp, or TLS over it
 	cert   *x509.Certificate
+	agent  AgentReport
 	reader smtp.Reader
 	rest   []byte // of buf: has come and was not looked at yet
 	buf    [512]byte
@@ -90,8 +92,8 @@ func examine(ctx context.Context, dial dialFunc, s Settings) outcome {
 		failed := err.(*stepError)
 		o, code = failed.outcome(), failed.code
 	}
-	o.cert = p.cert
-	if o.good || code != 0 {
+	o.cert, o.agent = p.cert, p.agent
+	if (o.good || code != 0) && !p.Agent {
 		p.part(code)
 	}
 	return o
@@ -99,6 +101,9 @@ func examine(ctx context.Context, dial dialFunc, s Settings) outcome {
 
 // run does all but the goodbye. Any error is a *stepError.
 func (p *probe) run() (why string, err error) {
+	if p.Agent {
+		return p.askAgent()
+	}
 	if p.Header != NoHeader {
 		if _, err := p.conn.Write(p.header()); err != nil {
 			return "", p.lost("PROXY header", "PROXY header not taken", time.Now(), err)

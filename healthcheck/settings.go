@@ -16,6 +16,12 @@ type Settings struct {
 	// the dialogue has no meaning.
 	SMTP bool
 
+	// Agent is to ask an agent for its word, see AgentReport, after sending Send, a
+	// line without its end, or nothing if that is "". Of the fields below only
+	// Timeout is for it.
+	Agent bool
+	Send  string
+
 	Timeout time.Duration // of the whole probe, from connect to the end of the goodbye; required
 	Header  HeaderVersion // sent before anything else
 

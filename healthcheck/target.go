@@ -54,8 +54,9 @@ type Result struct {
 	// Soft, if not Good: a living server refuses for the moment, with 4yz. Not
 	// Soft is 5yz, silence, nonsense, or no connection.
 	Soft  bool
-	State State  // with this result
-	Why   string // a printable line, such as "EHLO: 421 4.3.2 shutting down", or "250 mx.example.com" if Good
+	State State       // with this result
+	Why   string      // a printable line, such as "EHLO: 421 4.3.2 shutting down", or "250 mx.example.com" if Good
+	Agent AgentReport // of Settings.Agent, if Good
 }
 
 // target is a Target and what was counted. It is owned by the scheduler.
@@ -86,7 +87,7 @@ func (t *target) count(o outcome) Result {
 			t.state = Down
 		}
 	}
-	return Result{Good: o.good, Soft: o.soft, State: t.state, Why: o.why}
+	return Result{Good: o.good, Soft: o.soft, State: t.state, Why: o.why, Agent: o.agent}
 }
 
 // rising reports whether further good results would bring the server back.

@@ -10,14 +10,16 @@ const (
 	warming                 // up again, and had its share for the moment
 	doubtful                // suspect, not probed yet, or out but answering probes again
 	out                     // failed, busy or unhealthy: a last resort, see resort
-	never                   // down, full or crowded; without a check: unavailable
+	never                   // down, drained, full or crowded; without a check: unavailable
 )
 
 // fitness of a server whose share in its slow start is not looked at.
 func (g *Group) fitness(s *Slot, now int64) fitness {
 	switch {
-	case s.down || s.full():
+	case s.down || s.full() || s.agent == StateDrain || s.agent == StateMaint:
 		return never
+	case s.agent != StateUp:
+		return out
 	case !g.probed:
 		if s.unavailable(now) && !g.single {
 			return never

@@ -26,6 +26,7 @@ type Config struct {
 	Method  func([]Server) Method // called with the primaries, and with the backups
 	Servers []Server              // a host name with several addresses is several servers
 	Checked bool                  // servers are probed: somebody calls Peer.Probed
+	Agents  bool                  // servers have agents: somebody calls Peer.AgentSaid
 
 	// DefaultDown has a new server begin as StateUnhealthy, if Checked.
 	DefaultDown bool
@@ -50,6 +51,7 @@ type Group struct {
 	single   bool    // exactly one primary, down or not, and no backup
 	retired  []*Peer // removed from the configuration, but still held by sessions
 	probed   bool
+	agents   bool
 	measure  Measure // by the method
 	least    fitness // of the servers that a session may be given
 	onChange func(Change)
@@ -76,7 +78,8 @@ func (g *Group) Name() string { return g.name }
 
 // Update gives the group a new configuration at one stroke. A server's live
 // state stays with its address, and with its place among equal addresses; the
-// effective weight keeps its share of a changed weight. A server that is gone
+// effective weight keeps its share of a changed weight, and an agent's word
+// stands while there are agents. A server that is gone
 // keeps its state while sessions hold it, and so finds it again if it returns
 // before they have ended. The name of a group does not change.
 func (g *Group) Update(c Config) {
@@ -90,6 +93,7 @@ func (g *Group) Update(c Config) {
 		known[p.key] = p
 	}
 
+	g.agents = c.Agents
 	measure := Measure{}
 	if m, ok := primary.method.(TimedMethod); ok {
 		measure = m.Measure()
@@ -124,6 +128,7 @@ func (g *Group) Update(c Config) {
 		}
 		s := *p.slot
 		s.configure(sc)
+		g.obey(&s)
 		if measure.Of != g.measure.Of {
 			s.average = 0
 		}
@@ -155,6 +160,10 @@ func (g *Group) Update(c Config) {
 	primary.replace(&g.primary)
 	backup.replace(&g.backup)
 	g.primary, g.backup = primary, backup
+	if g.agents {
+		g.primary.reweigh()
+		g.backup.reweigh()
+	}
 	g.single = len(primary.slots) == 1 && len(backup.slots) == 0
 	g.probed, g.least, g.onChange = c.Checked, least, c.OnChange
 	g.askProbe, g.measure = c.Probe, measure

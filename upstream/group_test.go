@@ -203,6 +203,7 @@ func TestSnapshot(t *testing.T) {
 	got := g.Snapshot(100)
 	for i := range got {
 		got[i].Peer = nil
+		want[i].Health, want[i].Percent = upstream.StateUp, 100
 	}
 	require.Equal(t, want, got)
 	require.Equal(t, "mail", p.Group())

@@ -31,7 +31,8 @@ const DoubtAfter = 5
 // slowly like one that was out.
 const standstill = 2
 
-// change moves a server to another state, and tells the owner of the group.
+// change moves a server to another state, and tells the owner of the group,
+// unless its agent keeps it in one of its own.
 func (g *Group) change(s *Slot, to State, why string, now int64) {
 	p, from := s.peer, s.health
 	if from == to {
@@ -39,12 +40,19 @@ func (g *Group) change(s *Slot, to State, why string, now int64) {
 	}
 	// A server that has never been up begins like any other.
 	stood := wasOut(from) || from == StateSuspect && now-p.since >= standstill
-	if to == StateUp && stood && p.since >= 0 && s.slowStart > 0 {
-		s.returned, s.credit = now, 0
+	if to == StateUp && stood && p.since >= 0 {
+		s.startSlowly(now)
 	}
 	s.health, p.since, p.why = to, now, why
-	if g.onChange != nil {
+	if g.onChange != nil && s.agent == StateUp {
 		g.onChange(Change{Peer: p, From: from, To: to, Why: why})
+	}
+}
+
+// startSlowly begins a slow start, if the server has one.
+func (s *Slot) startSlowly(now int64) {
+	if s.slowStart > 0 {
+		s.returned, s.credit = now, 0
 	}
 }
 

@@ -19,6 +19,14 @@ type TimedMethod interface {
 	Measure() Measure
 }
 
+// A WeightedMethod does not read Slot.Weight in each Pick, and is told when agents
+// have changed weights: of the same servers in the same order. Other methods
+// that do not read it, such as those that hash, keep to what is configured.
+type WeightedMethod interface {
+	Method
+	Reweigh(slots []Slot)
+}
+
 // Session is what a Method sees of a session, and what it keeps of it from one
 // pick to the next.
 type Session struct {

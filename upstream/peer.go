@@ -10,8 +10,10 @@ type Peer struct {
 	name  string
 
 	// Protected by group.mu.
-	server string // as configured
-	slot   *Slot  // in the array of its tier, or on its own once removed
+	server   string // as configured
+	weight   int    // as configured, at least 1
+	maxConns int    // as configured
+	slot     *Slot  // in the array of its tier, or on its own once removed
 
 	// What picks do not look at, lest it be in their way.
 	accuser  netip.Addr // the first client, by accuserOf, that failIfTwo has heard since a success
@@ -20,6 +22,7 @@ type Peer struct {
 	greeted  int64      // when a session last found that it works
 	resorted int64      // when it was last tried although out
 	answers  bool       // the last probe was good, and no session has failed since
+	agent    agent
 }
 
 // longAgo is before any window, on a clock that begins at 0: as to nginx, whose
@@ -28,8 +31,8 @@ const longAgo = -1 << 40
 
 // newPeer is a server without a past, on a clock that begins at 0.
 func newPeer(g *Group, k key) *Peer {
-	p := &Peer{group: g, key: k, name: k.addr.String(), since: -1, greeted: longAgo, resorted: longAgo}
-	p.slot = &Slot{peer: p, health: StateUp, accessed: longAgo, checked: longAgo}
+	p := &Peer{group: g, key: k, name: k.addr.String(), since: -1, greeted: longAgo, resorted: longAgo, agent: speechless}
+	p.slot = &Slot{peer: p, health: StateUp, agent: StateUp, accessed: longAgo, checked: longAgo}
 	return p
 }
 

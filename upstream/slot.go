@@ -5,7 +5,7 @@ import "net/netip"
 // Slot is what a Method sees of a server: one element of the dense array of
 // the primary or of the backup servers, in the order of the configuration.
 type Slot struct {
-	Weight    int // as configured, at least 1
+	Weight    int // at least 1; as configured, or in hundredths of that, see Config.Agents
 	Effective int // 0..Weight: what failures have left of the weight
 	Current   int // smooth round robin's running credit
 	Conns     int // sessions that hold this server, connecting ones included
@@ -19,7 +19,7 @@ type Slot struct {
 	Eligible bool
 
 	down        bool
-	maxConns    int   // 0: no limit
+	maxConns    int   // 0: no limit; with what the agent says
 	maxPending  int   // 0: no limit
 	maxFails    int   // 0: failures never take it out
 	failTimeout int64 // seconds
@@ -30,6 +30,7 @@ type Slot struct {
 	checked  int64 // when it last failed, or was picked after its window
 
 	health   State // StateUp, or why it is not
+	agent    State // StateUp, or what the agent's word has made of it
 	returned int64 // when it came back, the begin of its slow start; 0: that is over
 	credit   int64 // see admit
 	pending  int   // connects under way that are counted; see crowded
@@ -38,22 +39,26 @@ type Slot struct {
 	times
 }
 
-// configure takes over a server's parameters and leaves its live state, apart
-// from the effective weight, which keeps its share of a changed weight.
+// configure takes over a server's parameters and leaves its live state. The
+// weight and max_conns are for Group.obey.
 func (s *Slot) configure(c Server) {
-	weight := max(c.Weight, 1)
+	s.peer.weight = max(c.Weight, 1)
+	s.peer.maxConns = c.MaxConns
+	s.down = c.Down
+	s.maxPending = c.MaxPending
+	s.maxFails = c.MaxFails
+	s.failTimeout = c.FailTimeout
+	s.slowStart = c.SlowStart
+}
+
+// weigh changes the weight; the effective one keeps its share of it.
+func (s *Slot) weigh(weight int) {
 	if s.Weight == 0 {
 		s.Effective = weight
 	} else {
 		s.Effective = s.Effective * weight / s.Weight
 	}
 	s.Weight = weight
-	s.down = c.Down
-	s.maxConns = c.MaxConns
-	s.maxPending = c.MaxPending
-	s.maxFails = c.MaxFails
-	s.failTimeout = c.FailTimeout
-	s.slowStart = c.SlowStart
 }
 
 // full reports that max_conns is reached.

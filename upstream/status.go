@@ -4,7 +4,7 @@ package upstream
 // where it has one.
 type State string
 
-// The states. Those after StateRemoved are of servers with a check only.
+// The states. Those after StateRemoved are of servers with a check or an agent.
 const (
 	StateUp      State = "up"
 	StateDown    State = "down"    // configured so
@@ -15,7 +15,13 @@ const (
 	StateChecking  State = "checking"  // new beside others, and not probed yet
 	StateSuspect   State = "suspect"   // avoided until a probe has told
 	StateBusy      State = "busy"      // out: it answers probes, but takes no mail now
-	StateUnhealthy State = "unhealthy" // out by its probes
+	StateUnhealthy State = "unhealthy" // out by its probes, or by its agent's word
+)
+
+// The states that only an agent gives.
+const (
+	StateDrain State = "drain" // no new sessions
+	StateMaint State = "maint" // the same: in maintenance
 )
 
 // Status is a server at a moment, for logs.
@@ -25,10 +31,12 @@ type Status struct {
 	Addr      Addr
 	Backup    bool
 	State     State
+	Health    State  // what sessions and probes alone make of it
 	Since     int64  // of the state, in seconds of the group's clock; -1: ever since
 	Why       string // the state came about; "": it never changed
-	Weight    int
-	Effective int
+	Weight    int    // as configured
+	Percent   int    // of it, by the agent's word
+	Effective int    // what failures have left of it
 	Conns     int
 	Fails     int
 }
@@ -36,7 +44,7 @@ type Status struct {
 // Change is a server's passage from one state to another.
 type Change struct {
 	Peer     *Peer
-	From, To State
+	From, To State // equal if only the agent's percentage or maxconn is another
 	Why      string
 }
 
@@ -68,6 +76,8 @@ func (g *Group) state(s *Slot, now int64) State {
 	switch {
 	case s.down:
 		return StateDown
+	case s.agent != StateUp:
+		return s.agent
 	case g.probed && s.health != StateUp:
 		return s.health
 	case !g.probed && s.unavailable(now) && !g.single:
@@ -78,17 +88,31 @@ func (g *Group) state(s *Slot, now int64) State {
 	return StateUp
 }
 
+// standing is what the agent's word and health have come to.
+func (s *Slot) standing() State {
+	if s.agent != StateUp {
+		return s.agent
+	}
+	return s.health
+}
+
 func (s *Slot) status(state State, backup bool) Status {
+	since, why := s.peer.since, s.peer.why
+	if s.agent != StateUp {
+		since, why = s.peer.agent.since, s.peer.agent.why
+	}
 	return Status{
 		Peer:      s.peer,
 		Name:      s.peer.server,
 		Addr:      s.peer.key.addr,
 		Backup:    backup,
 		State:     state,
-		Since:     s.peer.since,
-		Why:       s.peer.why,
-		Weight:    s.Weight,
-		Effective: s.Effective,
+		Health:    s.health,
+		Since:     since,
+		Why:       why,
+		Weight:    s.peer.weight,
+		Percent:   s.peer.agent.percent,
+		Effective: s.Effective * s.peer.weight / s.Weight,
 		Conns:     s.Conns,
 		Fails:     s.fails,
 	}

@@ -115,8 +115,8 @@ func TestUpdateRetires(t *testing.T) {
 	g.Update(config(c))
 	g.Update(config(a, b))
 	require.Equal(t, upstream.Status{
-		Peer: p1, Name: "a", Addr: a.Addr, State: upstream.StateUnavail, Since: 100, Why: "refused",
-		Weight: 1, Effective: 0, Conns: 1, Fails: 1,
+		Peer: p1, Name: "a", Addr: a.Addr, State: upstream.StateUnavail, Health: upstream.StateUnavail, Since: 100, Why: "refused",
+		Weight: 1, Percent: 100, Effective: 0, Conns: 1, Fails: 1,
 	}, status(t, g, "a", 110))
 	_, p := pick(g, 111)
 	require.Same(t, p1, p)

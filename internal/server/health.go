@@ -44,9 +44,11 @@ var probeStates = map[healthcheck.State]upstream.State{
 func (s *Server) changed(c upstream.Change) {
 	message, write := "server state", s.log.Warn
 	switch c.To {
+	case c.From:
+		message, write = "server load", s.log.Debug // its agent may say another each time
 	case upstream.StateUnavail:
 		message = "upstream server temporarily disabled"
-	case upstream.StateUp, upstream.StateSuspect:
+	case upstream.StateUp, upstream.StateSuspect, upstream.StateDrain, upstream.StateMaint:
 		write = s.log.Info
 	}
 	write(message,
@@ -60,33 +62,47 @@ func (s *Server) changed(c upstream.Change) {
 // probe has a server probed now. It is called with the group locked.
 func (s *Server) probe(p *upstream.Peer) { s.checker.ProbeNow(watcher{s, p}) }
 
-// targets are the servers of the running configuration that are to be probed.
-// One that the checker does not know yet begins in the state that its group
-// gives it.
-func (s *Server) targets(checks map[string]checkPlan) (targets []healthcheck.Target) {
+// targets are the servers of the running configuration that are to be probed,
+// and the agents that are to be asked. A server that the checker does not know
+// yet begins in the state that its group gives it.
+func (s *Server) targets(checks, agents map[string]checkPlan) (targets []healthcheck.Target) {
 	for _, name := range s.order {
-		check, ok := checks[name]
-		if !ok {
+		check, checked := checks[name]
+		agent, asked := agents[name]
+		if !checked && !asked {
 			continue
 		}
 		for _, st := range s.groups[name].Snapshot(s.engine.Seconds()) {
 			if st.State == upstream.StateDown || st.State == upstream.StateRemoved {
 				continue
 			}
-			t := check.target
-			t.Name = st.Addr.String()
-			t.Settings.Network, t.Settings.Address = probed(st.Addr, check.port)
-			t.Reporter = watcher{s, st.Peer}
-			switch st.State {
-			case upstream.StateUnhealthy:
-				t.State = healthcheck.Down
-			case upstream.StateBusy:
-				t.State = healthcheck.Busy
+			if checked {
+				t := check.at(st)
+				t.Reporter = watcher{s, st.Peer}
+				switch st.Health {
+				case upstream.StateUnhealthy:
+					t.State = healthcheck.Down
+				case upstream.StateBusy:
+					t.State = healthcheck.Busy
+				}
+				targets = append(targets, t)
 			}
-			targets = append(targets, t)
+			if asked {
+				t := agent.at(st)
+				t.Reporter = hearer{s, st.Peer}
+				targets = append(targets, t)
+			}
 		}
 	}
 	return targets
+}
+
+// at is the target that a server of the upstream is.
+func (p checkPlan) at(st upstream.Status) healthcheck.Target {
+	t := p.target
+	t.Name = st.Addr.String()
+	t.Settings.Network, t.Settings.Address = probed(st.Addr, p.port)
+	return t
 }
 
 // probed is where a server is probed: at the port given, or else its own.

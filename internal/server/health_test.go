@@ -88,7 +88,7 @@ func TestProbesBeginWhereTheGroupStands(t *testing.T) {
 	}
 	apply(t, s, pool(socket(t), "{ interval = '1h', default_down = true }"))
 	states := map[string]healthcheck.State{}
-	for _, target := range s.targets(map[string]checkPlan{"mail": {port: 2525}}) {
+	for _, target := range s.targets(map[string]checkPlan{"mail": {port: 2525}}, nil) {
 		states[target.Settings.Address] = target.State
 	}
 	require.Equal(t, map[string]healthcheck.State{

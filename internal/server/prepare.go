@@ -20,6 +20,7 @@ import (
 type plan struct {
 	groups []upstream.Config
 	checks map[string]checkPlan // of the groups that are checked
+	agents map[string]checkPlan // of the groups whose servers have agents
 	ports  []portPlan
 	known  map[string][]netip.Addr
 }
@@ -123,7 +124,7 @@ func (s *Server) awaitClosed(o listener.Options) {
 // names resolved.
 func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
 	names := s.resolve(ctx, c)
-	p := &plan{known: names.known, checks: map[string]checkPlan{}}
+	p := &plan{known: names.known, checks: map[string]checkPlan{}, agents: map[string]checkPlan{}}
 	var problems conf.Problems
 	report := func(at conf.Position, format string, args ...any) {
 		problems = append(problems, conf.ParseError{Position: at, Message: fmt.Sprintf(format, args...)})
@@ -137,7 +138,11 @@ func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
 		g := upstream.Config{
 			Name: u.Name, Method: method,
 			Checked: u.Check.On, DefaultDown: u.Check.DefaultDown,
+			Agents:   u.Agent.On,
 			OnChange: s.changed, Probe: s.probe,
+		}
+		if u.Agent.On {
+			p.agents[u.Name] = agentOf(u)
 		}
 		if u.Check.On {
 			p.checks[u.Name] = checkOf(u)

@@ -150,7 +150,7 @@ func (n *Next) Commit() {
 	s.groups, s.order = groups, n.plan.order()
 	s.mu.Unlock()
 	s.ports, s.known = ports, n.plan.known
-	s.checker.Update(s.targets(n.plan.checks))
+	s.checker.Update(s.targets(n.plan.checks, n.plan.agents))
 	s.logServers()
 }
 
@@ -187,6 +187,7 @@ func (s *Server) logServers() {
 				zap.Bool("backup", st.Backup),
 				zap.String("state", string(st.State)),
 				zap.Int("weight", st.Weight),
+				zap.Int("percent", st.Percent),
 				zap.Int("effective_weight", st.Effective),
 				zap.Int("connections", st.Conns),
 				zap.Int("fails", st.Fails))
