@@ -11,6 +11,29 @@ import (
 // placeless is c without what depends on the file it was read from.
 func placeless(c *Config) *Config {
 	c.Files, c.Warnings = nil, nil
+	nowhere := func(entries []Entry) {
+		for i := range entries {
+			entries[i].Position = Position{}
+		}
+	}
+	for i := range c.LogFormats {
+		c.LogFormats[i].Position = Position{}
+	}
+	for i := range c.Maps {
+		c.Maps[i].Position = Position{}
+		nowhere(c.Maps[i].Entries)
+	}
+	for i := range c.Geos {
+		c.Geos[i].Position = Position{}
+		nowhere(c.Geos[i].Entries)
+	}
+	for i := range c.Splits {
+		c.Splits[i].Position = Position{}
+		nowhere(c.Splits[i].Parts)
+	}
+	for i := range c.LimitZones {
+		c.LimitZones[i].Position = Position{}
+	}
 	for i := range c.Upstreams {
 		u := &c.Upstreams[i]
 		u.Position, u.Check.Position, u.Method.Position = Position{}, Position{}, Position{}
@@ -22,6 +45,18 @@ func placeless(c *Config) *Config {
 	for i := range c.Servers {
 		s := &c.Servers[i]
 		s.Position, s.ProxyPassPosition = Position{}, Position{}
+		if s.Return != nil {
+			s.Return.Position = Position{}
+		}
+		for j := range s.Sets {
+			s.Sets[j].Position = Position{}
+		}
+		for j := range s.AccessLogs {
+			s.AccessLogs[j].Position = Position{}
+		}
+		for j := range s.Limits {
+			s.Limits[j].Position = Position{}
+		}
 		if s.Bind != nil {
 			s.Bind.Position = Position{}
 		}
@@ -113,12 +148,15 @@ tcp_nodelay = true
 proxy_upload_rate = 0
 proxy_download_rate = 0
 proxy_protocol_timeout = "30s"
+limit_conn_log_level = "error"
+limit_conn_dry_run = false
 smtp = true
 smtp_greeting_timeout = "20s"
 smtp_pregreet = "pass"
 [server.smtp_replies]
 unavailable = "Service not available, closing transmission channel"
 limit = "Too many sessions, try again later"
+too_many = "Too many connections from you"
 shutdown = "Service is shutting down, try again later"
 pregreet = "Error: SMTP protocol synchronization"
 denied = "Access denied"

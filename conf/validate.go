@@ -17,7 +17,10 @@ import (
 func validate(c *Config) Problems {
 	v := validator{cfg: c}
 	v.upstreams()
+	v.handlers()
 	v.proxyPasses()
+	v.logs()
+	v.limits()
 	v.methods()
 	v.checks()
 	v.listens()
@@ -64,6 +67,27 @@ func (v *validator) upstreams() {
 	}
 	if len(v.cfg.Servers) == 0 {
 		v.problem(Position{File: v.cfg.Files[0]}, "no [[server]]: nothing would listen; add one")
+	}
+}
+
+// handlers checks that every server does one thing.
+func (v *validator) handlers() {
+	named := slices.ContainsFunc(v.cfg.Upstreams, func(u Upstream) bool { return !u.Implicit })
+	for _, s := range v.cfg.Servers {
+		passes := s.ProxyPass != "" || s.ProxyPassPosition != (Position{})
+		switch {
+		case passes && s.Return != nil:
+			v.problem(s.Return.Position, "return: the server has proxy_pass already, at %s; keep one of them", s.ProxyPassPosition)
+		case !passes && s.Return == nil:
+			v.problem(s.Position, `[[server]] needs "proxy_pass" or "return"`)
+		case s.ProxyPassText == "":
+		case strings.Contains(s.ProxyPassText, ":"):
+			v.problem(s.ProxyPassPosition, "proxy_pass: addresses with variables, as %q, are not supported by this version; "+
+				"variables may stand for the name of an upstream", s.ProxyPassText)
+		case !named:
+			v.problem(s.ProxyPassPosition, "proxy_pass: there is no upstream whose name %q could be, and addresses with variables "+
+				"are not supported by this version", s.ProxyPassText)
+		}
 	}
 }
 
@@ -182,8 +206,12 @@ const smtpsPort = 465
 // that servers are told.
 func (v *validator) clients() {
 	header := make(map[string]string, len(v.cfg.Upstreams))
+	blind := "" // a named upstream that is not told
 	for _, u := range v.cfg.Upstreams {
 		header[u.Name] = u.ProxyProtocol
+		if !u.Implicit && (u.ProxyProtocol == "" || u.ProxyProtocol == "off") {
+			blind = u.Name
+		}
 	}
 	for _, s := range v.cfg.Servers {
 		public := false
@@ -203,9 +231,13 @@ func (v *validator) clients() {
 			public = public || !local
 		}
 		own := s.Bind != nil && s.Bind.Host == "" // servers see the client's own address
-		if h := header[s.ProxyPass]; public && s.SMTP.On && !own && (h == "" || h == "off") {
+		to := s.ProxyPass
+		if s.ProxyPassText != "" {
+			to = blind
+		}
+		if h := header[to]; to != "" && public && s.SMTP.On && !own && (h == "" || h == "off") {
 			v.warn(s.Position, "OPEN RELAY HAZARD: the servers of %q see every client as coming from this host, and take it for one of their own if this host is in their mynetworks; "+
-				"their limits and blocklists see one client, too. Turn proxy_protocol on, here and in those servers, or take this host out of what they trust", s.ProxyPass)
+				"their limits and blocklists see one client, too. Turn proxy_protocol on, here and in those servers, or take this host out of what they trust", to)
 		}
 	}
 }
