@@ -54,8 +54,8 @@ func TestReference(t *testing.T) {
 	checkSection(t, sections["Keys of limit_conn"], limitTable, inServer)
 	checkSection(t, sections["Keys of smtp_replies"], smtpRepliesTable, inServer)
 
-	bounds := fmt.Sprintf("at most %d MiB and %d lines in %d files, %d keys and values, %d servers and %d listening addresses",
-		maxBytes>>20, maxLines, maxFiles, maxNodes, maxServers, maxListens)
+	bounds := fmt.Sprintf("at most %d MiB and %d lines in %d files, %d keys and values, %d servers and %d listening addresses, %d log formats and %d zones",
+		maxBytes>>20, maxLines, maxFiles, maxNodes, maxServers, maxListens, maxLogFormats, maxZones)
 	require.Contains(t, strings.ReplaceAll(sections["The file"], "\n", " "), bounds)
 }
 
@@ -147,7 +147,7 @@ func TestExamples(t *testing.T) {
 	paths, err := filepath.Glob("../examples/*.toml")
 	require.NoError(t, err)
 	require.NotEmpty(t, paths)
-	paths = append(paths, "../examples/nginx.conf")
+	paths = append(paths, "../examples/nginx.conf", "../examples/logging.conf")
 	for _, path := range paths {
 		c, err := Load(path)
 		require.NoError(t, err)

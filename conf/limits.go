@@ -1,8 +1,6 @@
 package conf
 
-import (
-	"fmt"
-)
+import "fmt"
 
 // Limits of sessions by key, in TOML: what their tables may say, what reads it;
 // and, for both syntaxes, what holds for all of them together.
@@ -27,12 +25,17 @@ const (
 	maxLimit = 65535
 	// maxLimits bounds the work that one session makes.
 	maxLimits = 64
+	maxZones  = 1000
 )
 
 func (r *reader) limitZones(c *Config, n *node) {
 	for _, n := range n.elements() {
 		z := LimitZone{Position: n.at}
 		limitZoneTable.read(r, &z, n)
+		if len(c.LimitZones) == maxZones {
+			r.problem(n.at, "%v", errTooManyZones)
+			return
+		}
 		c.LimitZones = append(c.LimitZones, z)
 	}
 }
@@ -49,7 +52,10 @@ func (r *reader) limits(s *Server, n *node) {
 	}
 }
 
-var errTooManyLimits = fmt.Errorf("limit_conn: too many limits; a server has at most %d", maxLimits)
+var (
+	errTooManyLimits = fmt.Errorf("limit_conn: too many limits; a server has at most %d", maxLimits)
+	errTooManyZones  = fmt.Errorf("limit_conn_zone: too many; a configuration has at most %d", maxZones)
+)
 
 // limits checks the zones and the limits that use them.
 func (v *validator) limits() {
@@ -76,11 +82,7 @@ func (v *validator) limits() {
 			if _, ok := zones[l.Zone]; ok {
 				continue
 			}
-			message := fmt.Sprintf("limit_conn: no limit_conn_zone is named %q", l.Zone)
-			if near := closest(l.Zone, names); near != "" {
-				message += fmt.Sprintf(" (did you mean %q?)", near)
-			}
-			v.problem(l.Position, "%s", message)
+			v.problem(l.Position, "limit_conn: no limit_conn_zone is named %q%s", l.Zone, v.hint(l.Zone, names))
 		}
 	}
 }

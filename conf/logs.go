@@ -32,14 +32,20 @@ const (
 	maxLogBuffer = 16 << 20
 	// gzipBuffer is that of a compressed log that names none (ngx_stream_log_set_log).
 	gzipBuffer = 64 << 10
-	// maxAccessLogs bounds the work that one session makes.
+	// maxAccessLogs bounds the work that one session makes, maxLogFormats that of
+	// finding one.
 	maxAccessLogs = 64
+	maxLogFormats = 1000
 )
 
 func (r *reader) logFormats(c *Config, n *node) {
 	for _, n := range n.elements() {
 		f := LogFormat{Position: n.at}
 		logFormatTable.read(r, &f, n)
+		if len(c.LogFormats) == maxLogFormats {
+			r.problem(n.at, "%v", errTooManyFormats)
+			return
+		}
 		c.LogFormats = append(c.LogFormats, f)
 	}
 }
@@ -75,7 +81,10 @@ func (r *reader) accessLogs(s *Server, n *node) {
 	}
 }
 
-var errTooManyLogs = fmt.Errorf("access_log: too many logs; a server has at most %d", maxAccessLogs)
+var (
+	errTooManyLogs    = fmt.Errorf("access_log: too many logs; a server has at most %d", maxAccessLogs)
+	errTooManyFormats = fmt.Errorf("log_format: too many; a configuration has at most %d", maxLogFormats)
+)
 
 // logFormat returns the name of the format that the name finds.
 func (c *Config) logFormat(name string) (string, bool) {
@@ -152,9 +161,5 @@ func (v *validator) findFormat(l *AccessLog, names []string) {
 	if l.Format == "" {
 		return
 	}
-	message := fmt.Sprintf("access_log: unknown log format %q", l.Format)
-	if near := closest(l.Format, names); near != "" {
-		message += fmt.Sprintf(" (did you mean %q?)", near)
-	}
-	v.problem(l.Position, "%s; define it by [[log_format]]", message)
+	v.problem(l.Position, "access_log: unknown log format %q%s; define it by [[log_format]]", l.Format, v.hint(l.Format, names))
 }

@@ -45,6 +45,9 @@ func (r *ngxReader) limitConnZone(_ *ngxBlock, d nginx.Directive) error {
 		}
 		return fmt.Errorf(`limit_conn_zone "%s" is already bound to key "%s"`, name, first.Key)
 	}
+	if len(r.cfg.LimitZones) == maxZones {
+		return errTooManyZones
+	}
 	r.cfg.LimitZones = append(r.cfg.LimitZones, z)
 	return nil
 }
@@ -58,9 +61,7 @@ func (r *ngxReader) limitConn(b *ngxBlock, d nginx.Directive) error {
 	if err := ngxTexts(zone); err != nil {
 		return err
 	}
-	if !slices.Contains(r.limited, zone) {
-		r.limited = append(r.limited, zone)
-	}
+	r.limited = append(r.limited, zone)
 	if slices.ContainsFunc(b.limits, func(l Limit) bool { return l.Zone == zone }) {
 		return errors.New(`"limit_conn" directive is duplicate`)
 	}
@@ -80,8 +81,13 @@ func (r *ngxReader) limitConn(b *ngxBlock, d nginx.Directive) error {
 // limitZones finds limits whose zone is nowhere defined, of which nginx does not
 // know the place either.
 func (r *ngxReader) limitZones() {
+	known := make(map[string]bool, len(r.cfg.LimitZones))
+	for _, z := range r.cfg.LimitZones {
+		known[z.Name] = true
+	}
 	for _, zone := range r.limited {
-		if !slices.ContainsFunc(r.cfg.LimitZones, func(z LimitZone) bool { return z.Name == zone }) {
+		if !known[zone] {
+			known[zone] = true
 			r.problem(Position{}, `zero size shared memory zone "%s"`, zone)
 		}
 	}

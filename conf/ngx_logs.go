@@ -12,6 +12,9 @@ import (
 // Access logs of an nginx.conf. A format must be defined above its use.
 
 func (r *ngxReader) logFormat(_ *ngxBlock, d nginx.Directive) error {
+	if len(r.cfg.LogFormats) == maxLogFormats {
+		return errTooManyFormats
+	}
 	f := LogFormat{Position: place(d), Name: d.Args[0], Escape: "default", Texts: d.Args[1:]}
 	if _, err := ngxWord(d); err != nil {
 		return err

@@ -385,6 +385,14 @@ unexpected "}" in n.conf:9`},
 			`but in SMTP the server speaks first, so that no session would ever begin in n.conf:3`},
 		{"ssl", inProxy("listen 2 ssl;"), `"ssl" in "listen" is not supported by this version in n.conf:3`},
 		{"too many ports", inProxy("listen 127.0.0.1:2-65535;"), `too many addresses to listen on; a configuration has at most 10000 in n.conf:3`},
+		{"constant hash", inGroup("hash ab;"), `"hash" directive: want "client_address" or a text with variables, got "ab" in n.conf:3`},
+		{"pass", inProxy("pass 127.0.0.1:1;"), `"pass" is not supported by this version in n.conf:3`},
+		{"variable rate", inProxy("proxy_upload_rate $a;"), `variables in "proxy_upload_rate" are not supported by this version in n.conf:3`},
+		{"not UTF-8", inProxy("return \xff;"), `"?": not in UTF-8 in n.conf:3`},
+		{"variable names", inProxy("set a b; set $ b;"), `
+invalid variable name "a" in n.conf:3
+invalid variable name "$" in n.conf:3`},
+		{"many logs", "stream { log_format f $pid;\n" + strings.Repeat("access_log a f;", 65) + "}", `access_log: too many logs; a server has at most 64 in n.conf:2`},
 		{"pregreet", inProxy("smtp_pregreet never;"), `invalid value "never" in n.conf:3`},
 		{"reply", inProxy(`smtp_reply_limit "a\r\nb";`), `"smtp_reply_limit" directive: want a string without control characters, got "a\r\nb" in n.conf:3`},
 		{"so_keepalive", inProxy("so_keepalive on;"), `"so_keepalive" is not supported by this version; write it behind the address, as in listen 25 so_keepalive=on in n.conf:3`},
@@ -483,10 +491,14 @@ func TestNginxBombs(t *testing.T) {
 		fmt.Fprintf(&servers, "server { listen %d; proxy_pass h:1; }\n", i+1)
 	}
 	for name, c := range map[string]struct{ text, want string }{
-		"braces":  {strings.Repeat("{", 1e6), `unexpected "{" in $:1`},
-		"unknown": {strings.Repeat("a;", 99_000), `unknown directive "a" in $:1`},
-		"servers": {"stream {\n" + strings.Repeat("server { listen 1; proxy_pass h:1; }\n", 19_000), `duplicate "0.0.0.0:1" address and port pair in $:3`},
-		"rules":   {"stream {\n" + strings.Repeat("deny ::1; set_real_ip_from ::1;\n", 20_000) + servers.String() + "}\nx;", `unknown directive "x" in $:23003`},
+		"braces":    {strings.Repeat("{", 1e6), `unexpected "{" in $:1`},
+		"unknown":   {strings.Repeat("a;", 99_000), `unknown directive "a" in $:1`},
+		"servers":   {"stream {\n" + strings.Repeat("server { listen 1; proxy_pass h:1; }\n", 19_000), `duplicate "0.0.0.0:1" address and port pair in $:3`},
+		"rules":     {"stream {\n" + strings.Repeat("deny ::1; set_real_ip_from ::1;\n", 20_000) + servers.String() + "}\nx;", `unknown directive "x" in $:23003`},
+		"variables": {"stream {\nupstream a { server h:1; }" + strings.Repeat("upstream a { server h:1; } ", 1000) + strings.ReplaceAll(servers.String(), "h:1", "$a") + "}", `duplicate upstream "a" in $:2`},
+		"formats":   {"stream {\n" + strings.Repeat("log_format a b; access_log c d; ", 15_000) + "}", `unknown log format "d" in $:2`},
+		"limits":    {"stream {\n" + strings.Repeat("limit_conn a 1; limit_conn_zone b zone=a:1m; ", 15_000) + "}", `"limit_conn" directive is duplicate in $:2`},
+		"entries":   {"stream {\nmap $a $b {" + strings.Repeat("a b; ", 40_000) + "}\nx; }", `unknown directive "x" in $:3`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "bomb.conf")

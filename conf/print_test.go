@@ -177,3 +177,23 @@ denied = "Access denied"
 	require.NoError(t, err)
 	require.Equal(t, placeless(c), placeless(again))
 }
+
+// Fails if a difference of variables, limits or logs is not said, or is where there
+// are none.
+func TestExplainVariables(t *testing.T) {
+	t.Parallel()
+	c := mustParseNginx(t, `stream {
+log_format f $status; limit_conn_zone $remote_addr zone=a:1m;
+map $remote_addr $x { ~^10 a; }
+map $remote_addr $y { 10.0.0.1 a; }
+upstream a { server h:1; check type=smtp; }
+server { listen 127.0.0.1:1; proxy_pass $x; limit_conn a 1; access_log l f; }
+server { listen 127.0.0.1:2; return bye; }
+}`)
+	text := string(Explain(c))
+	require.Equal(t, `# - At 127.0.0.1:1: a client above a limit gets 421.
+# - At 127.0.0.1:1: what $x becomes is the name of an upstream; it is not taken for an address.
+# - Variable $x: regular expressions are those of Go, not of PCRE.
+# - No session waits for an access log: records that it does not take in time are lost, and counted.
+`, text[strings.Index(text, "# - At 127.0.0.1:1: a client above"):])
+}

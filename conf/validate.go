@@ -41,6 +41,18 @@ func (v *validator) warn(at Position, format string, args ...any) {
 	v.cfg.Warnings = append(v.cfg.Warnings, ParseError{at, fmt.Sprintf(format, args...)}.Error())
 }
 
+// hint says which of the names was meant. Whoever has a hundred problems does not
+// need it, and it costs as much as all names together.
+func (v *validator) hint(name string, names []string) string {
+	if len(v.problems) > 100 || len(name) > 64 {
+		return ""
+	}
+	if near := closest(name, names); near != "" {
+		return fmt.Sprintf(" (did you mean %q?)", near)
+	}
+	return ""
+}
+
 // upstreams checks the groups. Their names are equal without regard to case,
 // as in nginx.
 func (v *validator) upstreams() {
@@ -112,11 +124,8 @@ func (v *validator) proxyPasses() {
 		}
 		a, err := parseAddress(s.ProxyPass)
 		if err != nil {
-			message := fmt.Sprintf("proxy_pass: no upstream is named %q", s.ProxyPass)
-			if near := closest(s.ProxyPass, names); near != "" {
-				message += fmt.Sprintf(" (did you mean %q?)", near)
-			}
-			v.problem(s.ProxyPassPosition, "%s, and it is no address: %v", message, err)
+			v.problem(s.ProxyPassPosition, "proxy_pass: no upstream is named %q%s, and it is no address: %v",
+				s.ProxyPass, v.hint(s.ProxyPass, names), err)
 			continue
 		}
 		if name, ok := named[a.Host]; ok && a.Host != "" {
