@@ -3,6 +3,7 @@ package conf
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -111,5 +112,35 @@ func accessLogParameter(l *AccessLog, word string) error {
 	default:
 		return invalidParameter(word)
 	}
+	return nil
+}
+
+// openLogFileCache is ngx_stream_log_open_file_cache, but for what comes of it.
+func (r *ngxReader) openLogFileCache(_ *ngxBlock, d nginx.Directive) error {
+	var files uint64
+	off := false
+	for _, word := range d.Args {
+		name, value, _ := strings.Cut(word, "=")
+		ok := false
+		switch name {
+		case "max":
+			files, ok = atoi(value, math.MaxInt64)
+		case "min_uses":
+			_, ok = atoi(value, math.MaxInt64)
+		case "inactive", "valid":
+			_, err := parseTime(value, seconds)
+			ok = err == nil
+		case "off":
+			off = word == "off"
+			ok = off
+		}
+		if !ok {
+			return fmt.Errorf(`invalid "open_log_file_cache" parameter "%s"`, word)
+		}
+	}
+	if !off && files == 0 {
+		return errors.New(`"open_log_file_cache" must have "max" parameter`)
+	}
+	r.notice(d, d.Name, "log files stay open")
 	return nil
 }
