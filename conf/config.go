@@ -106,7 +106,7 @@ type LogFormat struct {
 // Map is a variable whose value is chosen by the value of a text.
 type Map struct {
 	Position  Position
-	Variable  string // with its dollar, in any case and not necessarily unique: the last one holds
+	Variable  string // with its dollar; of two maps for one variable the last one holds, no other kind has it
 	Source    string // a text with variables
 	Hostnames bool
 	Volatile  bool

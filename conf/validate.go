@@ -19,6 +19,7 @@ func validate(c *Config) Problems {
 	v.upstreams()
 	v.handlers()
 	v.proxyPasses()
+	v.variables()
 	v.logs()
 	v.limits()
 	v.methods()

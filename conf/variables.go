@@ -1,5 +1,7 @@
 package conf
 
+import "strings"
+
 // Variables of one's own, in TOML: what their tables may say, and what reads it.
 
 var mapTable = directives[Map]{"[[map]]", []directive[Map]{
@@ -111,4 +113,33 @@ func (r *reader) pairs(n *node) (list []Entry) {
 		add(pair.at, key, pair.kids[1])
 	}
 	return list
+}
+
+// variables checks that no variable is defined by blocks of two kinds: a Config
+// does not say which of them is the last, which is the one that holds.
+func (v *validator) variables() {
+	type definition struct {
+		kind string
+		at   Position
+	}
+	first := make(map[string]definition)
+	define := func(kind, name string, at Position) {
+		key := strings.ToLower(name)
+		other, again := first[key]
+		switch {
+		case !again:
+			first[key] = definition{kind, at}
+		case other.kind != kind && name != "":
+			v.problem(at, "%s: the variable %s is defined by %s already, at %s", kind, name, other.kind, other.at)
+		}
+	}
+	for _, m := range v.cfg.Maps {
+		define("map", m.Variable, m.Position)
+	}
+	for _, g := range v.cfg.Geos {
+		define("geo", g.Variable, g.Position)
+	}
+	for _, s := range v.cfg.Splits {
+		define("split_clients", s.Variable, s.Position)
+	}
 }
