@@ -28,7 +28,7 @@ func flag(n *node) (bool, error) {
 	return b, nil
 }
 
-// str is any text that can stand in a log line.
+// str is any text in UTF-8 that can stand in a log line.
 func str(n *node) (string, error) {
 	s, ok := n.value.(string)
 	if !ok || s == "" {
@@ -36,6 +36,9 @@ func str(n *node) (string, error) {
 	}
 	if strings.ContainsFunc(s, unicode.IsControl) {
 		return "", want("a string without control characters", n)
+	}
+	if !utf8.ValidString(s) {
+		return "", want("a string in UTF-8", n)
 	}
 	return s, nil
 }

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -31,16 +32,20 @@ func ngxVariable(name string) error {
 	return ngxTexts(name)
 }
 
-// pairs reads the block of d. A line that is a word alone goes to word, which
-// tells whether it knows it; kind is what nginx calls the block.
-func (r *ngxReader) pairs(d nginx.Directive, kind string, word func(nginx.Directive) (bool, error)) (list []Entry) {
+// ngxFlags are the words that may stand alone in a block.
+type ngxFlags map[string]*bool
+
+// pairs reads the block of d, which nginx calls kind.
+func (r *ngxReader) pairs(d nginx.Directive, kind string, flags ngxFlags) (list []Entry) {
 	for _, line := range d.Block {
-		known, err := false, error(nil)
-		if len(line.Args) == 0 && !line.HasBlock && word != nil {
-			known, err = word(line)
-		}
+		var err error
+		said := flags[line.Name]
 		switch {
-		case err != nil || known:
+		case said != nil && len(line.Args) == 0 && !line.HasBlock:
+			if line.Name == "ranges" && len(list) > 0 {
+				err = errors.New(`the "ranges" directive must be the first directive inside "geo" block`)
+			}
+			*said = true
 		case line.HasBlock:
 			err = errors.New(`unexpected "{"`)
 		case len(line.Args) != 1:
@@ -59,14 +64,10 @@ func (r *ngxReader) pairs(d nginx.Directive, kind string, word func(nginx.Direct
 
 func (r *ngxReader) mapBlock(_ *ngxBlock, d nginx.Directive) error {
 	m := Map{Position: place(d), Source: d.Args[0], Variable: d.Args[1]}
-	if err := errors.Join(ngxTexts(m.Source), ngxVariable(m.Variable)); err != nil {
+	if err := cmp.Or(ngxTexts(m.Source), ngxVariable(m.Variable)); err != nil {
 		return err
 	}
-	m.Entries = r.pairs(d, "map", func(line nginx.Directive) (bool, error) {
-		m.Hostnames = m.Hostnames || line.Name == "hostnames"
-		m.Volatile = m.Volatile || line.Name == "volatile"
-		return line.Name == "hostnames" || line.Name == "volatile", nil
-	})
+	m.Entries = r.pairs(d, "map", ngxFlags{"hostnames": &m.Hostnames, "volatile": &m.Volatile})
 	r.cfg.Maps = append(r.cfg.Maps, m)
 	return nil
 }
@@ -79,32 +80,18 @@ func (r *ngxReader) geoBlock(_ *ngxBlock, d nginx.Directive) error {
 			return err
 		}
 	}
-	if g.Variable = d.Args[len(d.Args)-1]; ngxVariable(g.Variable) != nil {
-		return ngxVariable(g.Variable)
+	g.Variable = d.Args[len(d.Args)-1]
+	if err := ngxVariable(g.Variable); err != nil {
+		return err
 	}
-	// Once there is a network, it is too late for ranges.
-	networks := len(d.Block) > 0 && len(d.Block[0].Args) > 0
-	g.Entries = r.pairs(d, "geo", func(line nginx.Directive) (bool, error) {
-		switch line.Name {
-		case "ranges":
-			if networks {
-				return true, errors.New(`the "ranges" directive must be the first directive inside "geo" block`)
-			}
-			g.Ranges = true
-		case "volatile":
-			g.Volatile = true
-		default:
-			return false, nil
-		}
-		return true, nil
-	})
+	g.Entries = r.pairs(d, "geo", ngxFlags{"ranges": &g.Ranges, "volatile": &g.Volatile})
 	r.cfg.Geos = append(r.cfg.Geos, g)
 	return nil
 }
 
 func (r *ngxReader) splitClients(_ *ngxBlock, d nginx.Directive) error {
 	s := Split{Position: place(d), Source: d.Args[0], Variable: d.Args[1]}
-	if err := errors.Join(ngxTexts(s.Source), ngxVariable(s.Variable)); err != nil {
+	if err := cmp.Or(ngxTexts(s.Source), ngxVariable(s.Variable)); err != nil {
 		return err
 	}
 	s.Parts = r.pairs(d, "split_clients", nil)
@@ -114,7 +101,7 @@ func (r *ngxReader) splitClients(_ *ngxBlock, d nginx.Directive) error {
 
 func (r *ngxReader) set(b *ngxBlock, d nginx.Directive) error {
 	set := Set{place(d), d.Args[0], d.Args[1]}
-	if err := errors.Join(ngxVariable(set.Variable), ngxTexts(set.Value)); err != nil {
+	if err := cmp.Or(ngxVariable(set.Variable), ngxTexts(set.Value)); err != nil {
 		return err
 	}
 	b.set(func(s *ngxServer) { s.Sets = append(s.Sets, set) })
