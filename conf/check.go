@@ -15,18 +15,29 @@ type users struct {
 // has left values for one, another server can take over, and SMTP is spoken.
 func (v *validator) checks() {
 	used := make(map[string]users, len(v.cfg.Upstreams))
+	var anywhere users // those whose proxy_pass has variables
 	for _, s := range v.cfg.Servers {
 		by := used[s.ProxyPass]
+		if s.ProxyPassText != "" {
+			by = anywhere
+		}
 		if s.SMTP.On {
 			by.smtp++
 		} else {
 			by.other++
+		}
+		if s.ProxyPassText != "" {
+			anywhere = by
+			continue
 		}
 		used[s.ProxyPass] = by
 	}
 	for i := range v.cfg.Upstreams {
 		u := &v.cfg.Upstreams[i]
 		c, by := &u.Check, used[u.Name]
+		if !u.Implicit {
+			by.smtp, by.other = by.smtp+anywhere.smtp, by.other+anywhere.other
+		}
 		if c.Position == (Position{}) {
 			c.Position = u.Position
 			c.On = c.Interval > 0 && len(u.Servers) > 1 && by.smtp > 0 && by.other == 0

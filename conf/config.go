@@ -55,8 +55,13 @@ type Config struct {
 	// Env are environment variables, "NAME" to keep one or "NAME=value" to set it.
 	Env []string
 
-	Upstreams []Upstream
-	Servers   []Server
+	LogFormats []LogFormat
+	Maps       []Map
+	Geos       []Geo
+	Splits     []Split
+	LimitZones []LimitZone
+	Upstreams  []Upstream
+	Servers    []Server
 
 	// Warnings are accepted but doubtful settings, each "file:line:col: text".
 	Warnings []string
@@ -79,6 +84,66 @@ type Position struct {
 	File string
 	Line int
 	Col  int
+}
+
+// Text is a text with variables in it, nginx's complex value. What stands here
+// is as written: that its variables exist is known only to who compiles it, which
+// is so for all texts of a Config, whether they are a Text or a plain string beside
+// a Position.
+type Text struct {
+	Position Position
+	Text     string
+}
+
+// LogFormat is how an access log's records look.
+type LogFormat struct {
+	Position Position
+	Name     string   // unique as it is; found without regard to case, the first one
+	Escape   string   // default, json or none: how values of variables are written
+	Texts    []string // with variables; joined with nothing between
+}
+
+// Map is a variable whose value is chosen by the value of a text.
+type Map struct {
+	Position  Position
+	Variable  string // with its dollar; of two maps for one variable the last one holds, no other kind has it
+	Source    string // a text with variables
+	Hostnames bool
+	Volatile  bool
+	Entries   []Entry // values are texts with variables
+}
+
+// Geo is a variable whose value is chosen by an address.
+type Geo struct {
+	Position Position
+	Variable string // with its dollar
+	Source   string // the variable that has the address, with its dollar; "": the client's
+	Ranges   bool
+	Volatile bool
+	Entries  []Entry // values are plain
+}
+
+// Split is a variable whose value is chosen by the hash of a text.
+type Split struct {
+	Position Position
+	Variable string  // with its dollar
+	Source   string  // a text with variables
+	Parts    []Entry // values are plain
+}
+
+// Entry is a line of such a block, keys in nginx's words: "default", "~^mx",
+// "delete", "0.5%", "*".
+type Entry struct {
+	Position   Position
+	Key, Value string
+}
+
+// LimitZone counts sessions by a key.
+type LimitZone struct {
+	Position Position
+	Name     string // unique
+	Key      string // a text with variables; sessions for which it is empty are not counted
+	Size     int    // bytes of memory that nginx would have for it
 }
 
 // Address is a TCP address or a unix socket's path, as configured. Host may be
@@ -109,7 +174,7 @@ type Upstream struct {
 type Method struct {
 	Position   Position // of the directive; of the upstream's name where there is none
 	Type       string   // round_robin, least_conn, hash, random, least_time or least_load
-	Key        string   // hash: client_address
+	Key        string   // hash: a text with variables; $remote_addr is the client's address
 	Consistent bool     // hash
 	Two        bool     // random: the one with fewer sessions of two
 	Of         string   // least_time: connect, first_byte or last_byte
@@ -165,12 +230,19 @@ type UpstreamServer struct {
 
 // Server is one proxy: its listening addresses and how it relays.
 type Server struct {
-	Position  Position
-	Listen    []Listen
-	ProxyPass string // an entry's Name in Config.Upstreams, spelt as there
+	Position Position
+	Listen   []Listen
+
+	// One of these three is what is done with clients.
+	ProxyPass     string // an entry's Name in Config.Upstreams, spelt as there
+	ProxyPassText string // a text with variables that becomes such a name, in any case
+	Return        *Text  // what clients are sent before they are closed
 
 	// ProxyPassPosition is where proxy_pass says so.
 	ProxyPassPosition Position
+
+	Sets       []Set       // in this order, once it is known who the client is
+	AccessLogs []AccessLog // none: sessions are not logged
 
 	ConnectTimeout      time.Duration  // proxy_connect_timeout
 	Timeout             time.Duration  // proxy_timeout: both directions silent
@@ -188,7 +260,37 @@ type Server struct {
 	ProxyHeaderTimeout  time.Duration  // proxy_protocol_timeout: for that header as a whole
 	Access              []AccessRule   // access; allow and deny: the first that matches decides, none allows
 
+	Limits        []Limit // limit_conn: all of them hold
+	LimitLogLevel string  // limit_conn_log_level: info, notice, warn or error
+	LimitDryRun   bool    // limit_conn_dry_run: who is above a limit is logged only
+
 	SMTP SMTP
+}
+
+// Set gives a variable a value.
+type Set struct {
+	Position Position
+	Variable string // with its dollar
+	Value    string // a text with variables
+}
+
+// AccessLog is one log of a server's sessions. Those with the same path that have
+// a buffer have the same one.
+type AccessLog struct {
+	Position Position
+	Path     string        // a file's, with variables, or "syslog:…"
+	Format   string        // a Name in Config.LogFormats, spelt as there
+	Buffer   int           // bytes of records that may wait; 0: none
+	Flush    time.Duration // how long they may wait; 0: until the buffer is full
+	Gzip     int           // level of compression, 1 to 9; 0: none
+	If       string        // a text with variables: "" and "0" are not logged; "" here: all are
+}
+
+// Limit is how many sessions may have one key.
+type Limit struct {
+	Position    Position
+	Zone        string // a Name in Config.LimitZones
+	Connections int    // 1 to 65535
 }
 
 // SMTP is what a server does because its sessions speak SMTP.
@@ -204,6 +306,7 @@ type SMTP struct {
 type SMTPReplies struct {
 	Unavailable string
 	Limit       string
+	TooMany     string
 	Shutdown    string
 	Pregreet    string
 	Denied      string

@@ -28,6 +28,11 @@ var mainTable = directives[Config]{mainFile, append([]directive[Config]{
 
 var includedTable = directives[Config]{"an included file", []directive[Config]{
 	{"include", none, (*reader).include},
+	{"log_format", none, (*reader).logFormats},
+	{"map", none, (*reader).maps},
+	{"geo", none, (*reader).geos},
+	{"split_clients", none, (*reader).splits},
+	{"limit_conn_zone", none, (*reader).limitZones},
 	{"upstream", none, (*reader).upstreams},
 	{"server", none, (*reader).servers},
 }}
@@ -49,7 +54,7 @@ var upstreamTable = directives[Upstream]{"[[upstream]]", []directive[Upstream]{
 
 var methodTable = directives[Method]{"method", []directive[Method]{
 	{"type", required, slot(oneOf("round_robin", "least_conn", "hash", "random", "least_time", "least_load"), func(m *Method) *string { return &m.Type })},
-	{"key", none, slot(oneOf("client_address"), func(m *Method) *string { return &m.Key })},
+	{"key", none, slot(hashKey, func(m *Method) *string { return &m.Key })},
 	{"consistent", false, slot(flag, func(m *Method) *bool { return &m.Consistent })},
 	{"two", false, slot(flag, func(m *Method) *bool { return &m.Two })},
 	{"of", none, slot(oneOf("connect", "first_byte", "last_byte"), func(m *Method) *string { return &m.Of })},
@@ -96,7 +101,10 @@ var upstreamServerTable = directives[UpstreamServer]{"a server of [[upstream]]",
 
 var serverTable = directives[Server]{"[[server]]", []directive[Server]{
 	{"listen", required, (*reader).listens},
-	{"proxy_pass", required, (*reader).proxyPass},
+	{"proxy_pass", none, (*reader).proxyPass},
+	{"return", none, (*reader).returnText},
+	{"set", none, (*reader).sets},
+	{"access_log", none, (*reader).accessLogs},
 	{"proxy_connect_timeout", "5s", slot(msec(1), func(s *Server) *time.Duration { return &s.ConnectTimeout })},
 	{"proxy_timeout", "660s", (*reader).proxyTimeout},
 	{"proxy_next_upstream", true, slot(flag, func(s *Server) *bool { return &s.NextUpstream })},
@@ -112,6 +120,9 @@ var serverTable = directives[Server]{"[[server]]", []directive[Server]{
 	{"set_real_ip_from", none, (*reader).realIPFrom},
 	{"proxy_protocol_timeout", "5s", slot(msec(1), func(s *Server) *time.Duration { return &s.ProxyHeaderTimeout })},
 	{"access", none, (*reader).access},
+	{"limit_conn", none, (*reader).limits},
+	{"limit_conn_log_level", "error", slot(oneOf(limitLevels...), func(s *Server) *string { return &s.LimitLogLevel })},
+	{"limit_conn_dry_run", false, slot(flag, func(s *Server) *bool { return &s.LimitDryRun })},
 	{"smtp", true, slot(flag, func(s *Server) *bool { return &s.SMTP.On })},
 	{"smtp_greeting_timeout", "20s", slot(msec(1), func(s *Server) *time.Duration { return &s.SMTP.GreetingTimeout })},
 	{"smtp_pregreet", "pass", slot(oneOf("pass", "hold", "reject"), func(s *Server) *string { return &s.SMTP.Pregreet })},
@@ -123,6 +134,7 @@ var serverTable = directives[Server]{"[[server]]", []directive[Server]{
 const (
 	unavailable = "Service not available, closing transmission channel"
 	overLimit   = "Too many sessions, try again later"
+	tooMany     = "Too many connections from you"
 	stopping    = "Service is shutting down, try again later"
 	pregreeted  = "Error: SMTP protocol synchronization"
 	denied      = "Access denied"
@@ -131,6 +143,7 @@ const (
 var smtpRepliesTable = directives[SMTPReplies]{"smtp_replies", []directive[SMTPReplies]{
 	{"unavailable", unavailable, slot(replyText, func(r *SMTPReplies) *string { return &r.Unavailable })},
 	{"limit", overLimit, slot(replyText, func(r *SMTPReplies) *string { return &r.Limit })},
+	{"too_many", tooMany, slot(replyText, func(r *SMTPReplies) *string { return &r.TooMany })},
 	{"shutdown", stopping, slot(replyText, func(r *SMTPReplies) *string { return &r.Shutdown })},
 	{"pregreet", pregreeted, slot(replyText, func(r *SMTPReplies) *string { return &r.Pregreet })},
 	{"denied", denied, slot(replyText, func(r *SMTPReplies) *string { return &r.Denied })},
@@ -172,12 +185,19 @@ var proxyBindTable = directives[bindLine]{"proxy_bind", []directive[bindLine]{
 func homes() map[string]string {
 	m := make(map[string]string)
 	settle(m, mainTable)
+	settle(m, logFormatTable)
+	settle(m, mapTable)
+	settle(m, geoTable)
+	settle(m, splitTable)
+	settle(m, limitZoneTable)
 	settle(m, upstreamTable)
 	settle(m, methodTable)
 	settle(m, checkTable)
 	settle(m, agentTable)
 	settle(m, upstreamServerTable)
 	settle(m, serverTable)
+	settle(m, accessLogTable)
+	settle(m, limitTable)
 	settle(m, smtpRepliesTable)
 	settle(m, listenTable)
 	settle(m, proxyBindTable)
@@ -197,19 +217,17 @@ func settle[T any](homes map[string]string, t directives[T]) {
 // notYet are keys that nginx, its modules or a later version know. A star ends
 // a family of names.
 var notYet = strings.Fields(`
-	access_log accept_filter allow bind check_* debug_points default_server
-	deferred deny events fastopen geo geoip_* hash health_check health_check_*
-	http ip_hash js_* keyval* least_conn least_time limit_conn limit_conn_*
-	load_module lock_file log_format mail map map_* master_process match metrics
-	mqtt* multi_accept multipath open_log_file_cache pass pcre_jit preread_*
-	proxy_bind_dynamic proxy_downstream_buffer proxy_requests proxy_responses
-	proxy_session_drop proxy_socket_rcvbuf proxy_socket_sndbuf proxy_ssl
-	proxy_ssl_* proxy_upstream_buffer queue random rcvbuf real_ip_* resolve
-	resolver resolver_* return route server_name server_names_* service set setfib
-	sndbuf split_clients ssl ssl_* state status status_zone stream syslog tcp
-	thread_pool timer_resolution udp use variables_hash_* worker_aio_*
-	worker_connections worker_cpu_affinity worker_priority worker_rlimit_core
-	zone zone_sync*`)
+	accept_filter allow bind check_* debug_points default_server deferred deny
+	events fastopen geoip_* hash health_check health_check_* http ip_hash js_*
+	keyval* least_conn least_time load_module lock_file mail map_* master_process
+	match metrics mqtt* multi_accept multipath open_log_file_cache pass pcre_jit
+	preread_* proxy_bind_dynamic proxy_downstream_buffer proxy_requests
+	proxy_responses proxy_session_drop proxy_socket_rcvbuf proxy_socket_sndbuf
+	proxy_ssl proxy_ssl_* proxy_upstream_buffer queue random rcvbuf real_ip_*
+	resolve resolver resolver_* route server_name server_names_* service setfib
+	sndbuf ssl ssl_* state status status_zone stream syslog tcp thread_pool
+	timer_resolution udp use variables_hash_* worker_aio_* worker_connections
+	worker_cpu_affinity worker_priority worker_rlimit_core zone_sync*`)
 
 // instead says what an operator can do in place of some of them.
 var instead = map[string]string{

@@ -30,11 +30,20 @@ func TestReference(t *testing.T) {
 		return sound + "[[upstream]]\n" + complete(example, "name = 'other'", "servers = 'h:1'")
 	}
 	inServer := func(example string) string {
-		return sound + "[[server]]\n" + complete(example, "listen = 1", "proxy_pass = 'sound'")
+		return sound + "[[log_format]]\nname = 'mail'\nformat = '$status'\n[[limit_conn_zone]]\nname = 'client'\nkey = '$remote_addr'\n" +
+			"[[server]]\n" + complete(example, "listen = 1", "proxy_pass|return = 'sound'")
+	}
+	inTable := func(name string, needed ...string) func(string) string {
+		return func(example string) string { return sound + "[[" + name + "]]\n" + complete(example, needed...) }
 	}
 	inMain := func(example string) string { return example + sound }
 	checkSection(t, sections["Main file"], mainTable, inMain)
 	checkSection(t, sections["Keys of error_log"], errorLogTable, inMain)
+	checkSection(t, sections["Keys of log_format"], logFormatTable, inTable("log_format", "name = 'mail'", "format = ''"))
+	checkSection(t, sections["Keys of map"], mapTable, inTable("map", "source = ''", "variable = 'a'"))
+	checkSection(t, sections["Keys of geo"], geoTable, inTable("geo", "variable = 'a'"))
+	checkSection(t, sections["Keys of split_clients"], splitTable, inTable("split_clients", "source = ''", "variable = 'a'", "parts = []"))
+	checkSection(t, sections["Keys of limit_conn_zone"], limitZoneTable, inTable("limit_conn_zone", "name = 'client'", "key = ''"))
 	checkSection(t, sections["upstream"], upstreamTable, inUpstream)
 	checkSection(t, sections["Keys of check"], checkTable, inUpstream)
 	checkSection(t, sections["Keys of agent"], agentTable, inUpstream)
@@ -42,10 +51,12 @@ func TestReference(t *testing.T) {
 	checkSection(t, sections["Servers of an upstream"], upstreamServerTable, inUpstream)
 	checkSection(t, sections["server"], serverTable, inServer)
 	checkSection(t, sections["Keys of listen"], listenTable, inServer)
+	checkSection(t, sections["Keys of access_log"], accessLogTable, inServer)
+	checkSection(t, sections["Keys of limit_conn"], limitTable, inServer)
 	checkSection(t, sections["Keys of smtp_replies"], smtpRepliesTable, inServer)
 
-	bounds := fmt.Sprintf("at most %d MiB and %d lines in %d files, %d keys and values, %d servers and %d listening addresses",
-		maxBytes>>20, maxLines, maxFiles, maxNodes, maxServers, maxListens)
+	bounds := fmt.Sprintf("at most %d MiB and %d lines in %d files, %d keys and values, %d servers and %d listening addresses, %d log formats and %d zones",
+		maxBytes>>20, maxLines, maxFiles, maxNodes, maxServers, maxListens, maxLogFormats, maxZones)
 	require.Contains(t, strings.ReplaceAll(sections["The file"], "\n", " "), bounds)
 }
 
@@ -72,12 +83,14 @@ func TestNginxReference(t *testing.T) {
 	}
 }
 
-// complete adds to an example what its table needs besides.
+// complete adds to an example what its table needs besides: lines, whose key may
+// have others that do as well.
 func complete(example string, needed ...string) string {
 	for _, line := range needed {
-		key, _, _ := strings.Cut(line, " ")
-		if !regexp.MustCompile(`(?m)^` + key + ` `).MatchString(example) {
-			example += line + "\n"
+		keys, value, _ := strings.Cut(line, " ")
+		if !regexp.MustCompile(`(?m)^(` + keys + `) `).MatchString(example) {
+			key, _, _ := strings.Cut(keys, "|")
+			example += key + " " + value + "\n"
 		}
 	}
 	return example
@@ -135,7 +148,7 @@ func TestExamples(t *testing.T) {
 	paths, err := filepath.Glob("../examples/*.toml")
 	require.NoError(t, err)
 	require.NotEmpty(t, paths)
-	paths = append(paths, "../examples/nginx.conf")
+	paths = append(paths, "../examples/nginx.conf", "../examples/logging.conf")
 	for _, path := range paths {
 		c, err := Load(path)
 		require.NoError(t, err)

@@ -2,6 +2,7 @@ package conf
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -59,6 +60,20 @@ func differences(c *Config) []string {
 		if len(s.Access) > 0 && s.SMTP.On {
 			say("At %s: a client that is denied gets 554.", where)
 		}
+		if len(s.Limits) > 0 && s.SMTP.On && !s.LimitDryRun {
+			say("At %s: a client above a limit gets 421.", where)
+		}
+		if s.ProxyPassText != "" {
+			say("At %s: what %s becomes is the name of an upstream; it is not taken for an address.", where, s.ProxyPassText)
+		}
+	}
+	for _, m := range c.Maps {
+		if slices.ContainsFunc(m.Entries, func(e Entry) bool { return strings.HasPrefix(e.Key, "~") }) {
+			say("Variable %s: regular expressions are those of Go, not of PCRE.", m.Variable)
+		}
+	}
+	if slices.ContainsFunc(c.Servers, func(s Server) bool { return len(s.AccessLogs) > 0 }) {
+		say("No session waits for an access log: records that it does not take in time are lost, and counted.")
 	}
 	return lines
 }

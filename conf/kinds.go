@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 )
 
 // The kinds of values that directives have. Each takes a node and returns what
@@ -27,7 +28,7 @@ func flag(n *node) (bool, error) {
 	return b, nil
 }
 
-// str is any text that can stand in a log line.
+// str is any text in UTF-8 that can stand in a log line.
 func str(n *node) (string, error) {
 	s, ok := n.value.(string)
 	if !ok || s == "" {
@@ -35,6 +36,54 @@ func str(n *node) (string, error) {
 	}
 	if strings.ContainsFunc(s, unicode.IsControl) {
 		return "", want("a string without control characters", n)
+	}
+	if !utf8.ValidString(s) {
+		return "", want("a string in UTF-8", n)
+	}
+	return s, nil
+}
+
+// anyText is text that may have variables in it, and control characters.
+func anyText(n *node) (string, error) {
+	s, ok := n.value.(string)
+	if !ok {
+		return "", want("a text", n)
+	}
+	if !utf8.ValidString(s) {
+		return "", want("a text in UTF-8", n)
+	}
+	return s, nil
+}
+
+// variable is the name of one, which has no dollar where it is defined in TOML
+// but in a Config.
+func variable(n *node) (string, error) {
+	s, err := str(n)
+	if err != nil || s[0] == '$' {
+		return "", want("the name of a variable, without a dollar", n)
+	}
+	return "$" + s, nil
+}
+
+// variableUse is the name with its dollar.
+func variableUse(n *node) (string, error) {
+	s, err := str(n)
+	if err != nil || s[0] != '$' {
+		return "", want(`a variable such as "$realip_remote_addr"`, n)
+	}
+	return s, nil
+}
+
+// hashKey is what a hash goes by. A text without variables is refused: all
+// clients would go to one server.
+func hashKey(n *node) (string, error) {
+	switch n.value {
+	case "client_address", "${remote_addr}":
+		return "$remote_addr", nil
+	}
+	s, err := anyText(n)
+	if err != nil || !strings.Contains(s, "$") {
+		return "", want(`"client_address" or a text with variables`, n)
 	}
 	return s, nil
 }

@@ -127,6 +127,18 @@ var ngxSessions = []ngxDirective{
 	{"allow", inSession, args1 | many, (*ngxReader).access},
 	{"deny", inSession, args1 | many, (*ngxReader).access},
 
+	{"log_format", inStream, oneMore&^args1 | many, (*ngxReader).logFormat},
+	{"map", inStream, args2 | block | many, (*ngxReader).mapBlock},
+	{"geo", inStream, args1 | args2 | block | many, (*ngxReader).geoBlock},
+	{"split_clients", inStream, args2 | block | many, (*ngxReader).splitClients},
+	{"limit_conn_zone", inStream, args2 | many, (*ngxReader).limitConnZone},
+	{"return", inServer, args1, (*ngxReader).returnText},
+	{"set", inServer, args2 | many, (*ngxReader).set},
+	{"access_log", inSession, oneMore | many, (*ngxReader).accessLog},
+	{"limit_conn", inSession, args2 | many, (*ngxReader).limitConn},
+	{"limit_conn_log_level", inSession, args1, session(ngxOneOf(limitLevels...), func(s *ngxServer) *string { return &s.LimitLogLevel })},
+	{"limit_conn_dry_run", inSession, args1, session(ngxFlag, func(s *ngxServer) *bool { return &s.LimitDryRun })},
+
 	{"proxy_buffer", inSession, args1, session(ngxBuffer, func(s *ngxServer) *int { return &s.BufferSize })},
 }
 
@@ -141,6 +153,7 @@ var ngxOurs = []ngxDirective{
 	{"smtp_hostname", inSession, args1, session(ngxText(replyWord), func(s *ngxServer) *string { return &s.SMTP.Hostname })},
 	{"smtp_reply_unavailable", inSession, args1, session(ngxText(replyText), func(s *ngxServer) *string { return &s.SMTP.Replies.Unavailable })},
 	{"smtp_reply_limit", inSession, args1, session(ngxText(replyText), func(s *ngxServer) *string { return &s.SMTP.Replies.Limit })},
+	{"smtp_reply_too_many", inSession, args1, session(ngxText(replyText), func(s *ngxServer) *string { return &s.SMTP.Replies.TooMany })},
 	{"smtp_reply_shutdown", inSession, args1, session(ngxText(replyText), func(s *ngxServer) *string { return &s.SMTP.Replies.Shutdown })},
 	{"smtp_reply_pregreet", inSession, args1, session(ngxText(replyText), func(s *ngxServer) *string { return &s.SMTP.Replies.Pregreet })},
 	{"smtp_reply_denied", inSession, args1, session(ngxText(replyText), func(s *ngxServer) *string { return &s.SMTP.Replies.Denied })},
@@ -158,7 +171,7 @@ var ngxIdle = []ngxDirective{
 	{"debug_points", inMain, args1, idle(oneProcess)},
 	{"google_perftools_profiles", inMain, args1, idle(oneProcess)},
 	{"lock_file", inMain, args1, idle(oneProcess)},
-	{"pcre_jit", inMain, args1, idle("nothing in a stream block needs regular expressions")},
+	{"pcre_jit", inMain, args1, idle("regular expressions are not those of PCRE")},
 	{"ssl_engine", inMain, args1, idle("there is no TLS here")},
 	{"thread_pool", inMain, args2 | args3 | many, idle(oneProcess)},
 	{"timer_resolution", inMain, args1, idle("time is read once for many events anyway")},
@@ -167,11 +180,9 @@ var ngxIdle = []ngxDirective{
 	{"worker_rlimit_core", inMain, args1, idle("the service manager sets it, as by LimitCORE=")},
 
 	{"check_shm_size", inStream, args1, idle(oneProcess)},
-	{"limit_conn_dry_run", inSession, args1, idle("nothing is limited by it")},
-	{"limit_conn_log_level", inSession, args1, idle("nothing is limited by it")},
 	{"map_hash_bucket_size", inStream, args1, idle(noTables)},
 	{"map_hash_max_size", inStream, args1, idle(noTables)},
-	{"open_log_file_cache", inSession, oneMore, idle("log files stay open")},
+	{"open_log_file_cache", inSession, oneMore, (*ngxReader).openLogFileCache},
 	{"preread_buffer_size", inSession, args1, idle("nothing is read before a server is connected")},
 	{"preread_timeout", inSession, args1, idle("nothing is read before a server is connected")},
 	{"proxy_requests", inSession, args1, idle("it is for UDP")},
@@ -193,8 +204,6 @@ const (
 
 // ngxRefused are directives that nginx, its modules or a later version know.
 var ngxRefused = []ngxDirective{
-	{"access_log", inSession, oneMore | many, ngxOff},
-	{"geo", inStream, args1 | args2 | block | many, unsupported("")},
 	{"geoip_city", inStream, oneMore, unsupported("")},
 	{"geoip_country", inStream, oneMore, unsupported("")},
 	{"geoip_org", inStream, oneMore, unsupported("")},
@@ -206,10 +215,6 @@ var ngxRefused = []ngxDirective{
 	{"js_preread", inSession, args1, unsupported("")},
 	{"js_set", inSession, oneMore | many, unsupported("")},
 	{"js_var", inSession, oneMore | many, unsupported("")},
-	{"limit_conn", inSession, args2 | many, unsupported("")},
-	{"limit_conn_zone", inStream, args2 | many, unsupported("")},
-	{"log_format", inStream, oneMore | many, unsupported("")},
-	{"map", inStream, args2 | block | many, unsupported("")},
 	{"match", inStream, args1 | block | many, unsupported("")},
 	{"pass", inServer, args1, unsupported("")},
 	{"proxy_bind_dynamic", inSession, args1, ngxOff},
@@ -217,9 +222,6 @@ var ngxRefused = []ngxDirective{
 	{"proxy_socket_rcvbuf", inSession, args1, unsupported("the kernel sizes socket buffers; leave it out")},
 	{"proxy_socket_sndbuf", inSession, args1, unsupported("the kernel sizes socket buffers; leave it out")},
 	{"resolver", inSession | inUpstream, oneMore, unsupported("names are looked up by the system at start and at reload; leave it out")},
-	{"return", inServer, args1, unsupported("")},
-	{"set", inServer, args2 | many, unsupported("")},
-	{"split_clients", inStream, args2 | block | many, unsupported("")},
 
 	{"busyness", inUpstream, args0, unsupported(`use "least_conn"`)},
 	{"ip_hash", inUpstream, args0, unsupported(`use "hash $remote_addr"`)},

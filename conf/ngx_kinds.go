@@ -104,12 +104,14 @@ func ngxKeepalive(d nginx.Directive) (Keepalive, error) {
 	return Keepalive{On: on}, err
 }
 
+// ngxOneOf is one of a few words, in any case (ngx_conf_set_enum_slot).
 func ngxOneOf(words ...string) func(nginx.Directive) (string, error) {
 	return func(d nginx.Directive) (string, error) {
-		if !slices.Contains(words, d.Args[0]) {
+		word := strings.ToLower(d.Args[0])
+		if !slices.Contains(words, word) {
 			return "", fmt.Errorf(`invalid value "%s"`, d.Args[0])
 		}
-		return d.Args[0], nil
+		return word, nil
 	}
 }
 

@@ -2,7 +2,6 @@ package conf
 
 import (
 	"errors"
-	"fmt"
 
 	"smtplb/conf/nginx"
 )
@@ -28,16 +27,16 @@ func (r *ngxReader) leastLoad(b *ngxBlock, d nginx.Directive) error {
 	return nil
 }
 
-// hash is by the client's address, the one key that is not a variable of more.
+// hash is by the value of a text.
 func (r *ngxReader) hash(b *ngxBlock, d nginx.Directive) error {
-	m := Method{Type: "hash", Key: "client_address", Consistent: len(d.Args) == 2}
-	switch {
-	case m.Consistent && d.Args[1] != "consistent":
+	if len(d.Args) == 2 && d.Args[1] != "consistent" {
 		return invalidParameter(d.Args[1])
-	case d.Args[0] != "$remote_addr" && d.Args[0] != "${remote_addr}":
-		return fmt.Errorf(`"hash" of anything but $remote_addr is not supported by this version`)
 	}
-	r.method(b, d, m)
+	key, err := ngxText(hashKey)(d)
+	if err != nil {
+		return err
+	}
+	r.method(b, d, Method{Type: "hash", Key: key, Consistent: len(d.Args) == 2})
 	return nil
 }
 

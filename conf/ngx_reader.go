@@ -44,6 +44,9 @@ type ngxBlock struct {
 	settings []func(*ngxServer)
 	access   []AccessRule
 	realIP   []netip.Prefix
+	limits   []Limit
+	logs     []AccessLog
+	logsOff  bool // whatever logs there are
 
 	servers  []*ngxBlock // of a stream block
 	listen   []Listen    // of a server block
@@ -74,8 +77,11 @@ type ngxReader struct {
 	upstreams map[string]*Upstream   // by name in lower case
 	order     []*Upstream            // the same as in the file
 	told      map[*Upstream]Position // of the server that says which header they get
+	named     *ngxNamed              // of the stream block, if a proxy_pass with variables wants them
 	listening map[listenKey]bool
 	logs      []ngxLog
+	buffers   logBuffers
+	limited   []string        // zones of limits, in the order of the file
 	noticed   map[string]bool // of which directives it was said that they have no effect
 	loaded    bool            // modules can no longer be loaded
 	ports     int             // listening addresses so far
@@ -106,6 +112,7 @@ func newNgxReader() *ngxReader {
 		told:      make(map[*Upstream]Position),
 		listening: make(map[listenKey]bool),
 		noticed:   make(map[string]bool),
+		buffers:   make(logBuffers),
 	}
 }
 
@@ -133,6 +140,7 @@ func (r *ngxReader) finish() (*Config, error) {
 		}
 	}
 	r.chooseLog()
+	r.limitZones()
 	if len(r.problems) == 0 && len(r.cfg.Servers) == 0 {
 		r.problem(Position{}, `no server in a "stream" block of %s: nothing would listen`, r.cfg.Files[0])
 	}
@@ -250,6 +258,7 @@ func (r *ngxReader) stream(outer *ngxBlock, d nginx.Directive) error {
 	if d.End == 0 {
 		return nil // the file ends within
 	}
+	r.named = nil
 	for _, b := range s.servers {
 		r.server(s, b)
 	}
@@ -263,31 +272,28 @@ func (r *ngxReader) server(s, b *ngxBlock) {
 		f(&srv)
 	}
 	srv.Position, srv.Listen = place(b.at), b.listen
-	srv.Access, srv.RealIPFrom = s.access, s.realIP
+	srv.Access, srv.RealIPFrom, srv.Limits = s.access, s.realIP, s.limits
 	if b.access != nil {
 		srv.Access = b.access
 	}
 	if b.realIP != nil {
 		srv.RealIPFrom = b.realIP
 	}
-	if srv.passes == nil {
-		if !b.seen["proxy_pass"] {
-			r.problem(srv.Position, "no handler for server")
-		}
+	if b.limits != nil {
+		srv.Limits = b.limits
+	}
+	if b.logs != nil || b.logsOff {
+		s = b
+	}
+	if !s.logsOff {
+		srv.AccessLogs = s.logs
+	}
+	smtp, ok := r.handler(b, &srv)
+	if !ok {
 		return
 	}
-	u, err := r.passTo(&srv)
-	if err != nil {
-		r.problem(srv.ProxyPassPosition, "%v", err)
-		return
-	}
-	srv.ProxyPass = u.Name
-	r.tellClients(u, &srv)
-
-	// An nginx stream may carry any protocol. That this one is SMTP shows in how
-	// its servers are checked.
 	if !b.has("smtp") {
-		srv.SMTP.On = u.Check.On && u.Check.Type == "smtp"
+		srv.SMTP.On = smtp
 	}
 	if srv.SMTP.On && !b.has("proxy_next_upstream_tries") {
 		srv.NextUpstreamTries = smtpTries
@@ -299,4 +305,30 @@ func (r *ngxReader) server(s, b *ngxBlock) {
 		r.warn(srv.Position, impatient)
 	}
 	r.cfg.Servers = append(r.cfg.Servers, srv.Server)
+}
+
+// handler finds what srv does, which block b is about, and tells the upstreams
+// that it may pass to. It reports whether there is anything, and whether that
+// speaks SMTP: an nginx stream may carry any protocol, so that only the check of
+// its servers shows it.
+func (r *ngxReader) handler(b *ngxBlock, srv *ngxServer) (smtp, ok bool) {
+	switch {
+	case srv.Return != nil:
+		return false, true
+	case srv.ProxyPassText != "":
+		return r.passToAny(srv), true
+	case srv.passes == nil:
+		if !b.seen["proxy_pass"] && !b.seen["return"] {
+			r.problem(srv.Position, "no handler for server")
+		}
+		return false, false
+	}
+	u, err := r.passTo(srv)
+	if err != nil {
+		r.problem(srv.ProxyPassPosition, "%v", err)
+		return false, false
+	}
+	srv.ProxyPass = u.Name
+	r.tellClients(u, srv)
+	return u.Check.On && u.Check.Type == "smtp", true
 }

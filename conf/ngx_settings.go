@@ -43,10 +43,11 @@ func ngxServerDefaults() Server {
 		BufferSize:         16 << 10,
 		NoDelay:            true,
 		ProxyHeaderTimeout: 30 * time.Second,
+		LimitLogLevel:      "error",
 		SMTP: SMTP{
 			GreetingTimeout: 20 * time.Second,
 			Pregreet:        "pass",
-			Replies:         SMTPReplies{unavailable, overLimit, stopping, pregreeted, denied},
+			Replies:         SMTPReplies{unavailable, overLimit, tooMany, stopping, pregreeted, denied},
 		},
 	}
 }

@@ -72,12 +72,14 @@ func TestNginxDefaults(t *testing.T) {
 			BufferSize:         16 << 10,
 			NoDelay:            true,
 			ProxyHeaderTimeout: 30 * time.Second,
+			LimitLogLevel:      "error",
 			SMTP: SMTP{
 				GreetingTimeout: 20 * time.Second,
 				Pregreet:        "pass",
 				Replies: SMTPReplies{
 					Unavailable: "Service not available, closing transmission channel",
 					Limit:       "Too many sessions, try again later",
+					TooMany:     "Too many connections from you",
 					Shutdown:    "Service is shutting down, try again later",
 					Pregreet:    "Error: SMTP protocol synchronization",
 					Denied:      "Access denied",
@@ -97,6 +99,16 @@ user mail postfix; worker_processes auto; worker_rlimit_nofile 65536; worker_shu
 pid /run/x.pid; error_log /var/log/x.log debug_core; daemon off; working_directory /var/tmp; env A; env B=c;
 events { }
 stream {
+    log_format mail $remote_addr "$A\n";
+    log_format json escape=json "{}";
+    map ${remote_addr}x $pool { hostnames;
+        default a; ~^(\d+)\. $1;
+        volatile; "" "b c";
+    }
+    geo $near { default 0; volatile; delete 10.0.0.0/8; }
+    geo $realip_remote_addr $far { ranges; 10.0.0.1-10.0.0.9 1; }
+    split_clients $remote_addr $half { 50% a; * ""; }
+    limit_conn_zone $binary_remote_addr zone=addr:1m; limit_conn_zone $a$A zone=two:32k;
     upstream a {
         server [2001:DB8::1]:25 weight=5 max_conns=100 max_fails=0 fail_timeout=1M slow_start=1m max_pending=7;
         server A.example.org:25 backup down;
@@ -136,12 +148,37 @@ stream {
         smtp_hostname mx.example.org;
         smtp_reply_unavailable a;
         smtp_reply_limit b;
+        smtp_reply_too_many f;
+        set $A b$c;
+        set $a "";
+        access_log /var/log/a$A.log MAIL if=$a;
+        access_log /var/log/b.log json gzip flush=1s;
+        access_log /var/log/b.log json flush=1s gzip=1 buffer=64k;
+        access_log syslog:server=unix:/dev/log mail if=;
+        limit_conn addr 65535;
+        limit_conn two 1;
+        limit_conn_log_level info;
+        limit_conn_dry_run on;
         smtp_reply_shutdown c;
         smtp_reply_pregreet d;
         smtp_reply_denied e;
     }
 }`)
 	require.Empty(t, c.Warnings)
+	line := func(n int) Position { return Position{File: "n.conf", Line: n} }
+	require.Equal(t, []LogFormat{
+		{line(6), "mail", "default", []string{"$remote_addr", "$A\n"}},
+		{line(7), "json", "json", []string{"{}"}},
+	}, c.LogFormats)
+	require.Equal(t, []Map{{line(8), "$pool", "${remote_addr}x", true, true, []Entry{
+		{line(9), "default", "a"}, {line(9), `~^(\d+)\.`, "$1"}, {line(10), "", "b c"},
+	}}}, c.Maps)
+	require.Equal(t, []Geo{
+		{line(12), "$near", "", false, true, []Entry{{line(12), "default", "0"}, {line(12), "delete", "10.0.0.0/8"}}},
+		{line(13), "$far", "$realip_remote_addr", true, false, []Entry{{line(13), "10.0.0.1-10.0.0.9", "1"}}},
+	}, c.Geos)
+	require.Equal(t, []Split{{line(14), "$half", "$remote_addr", []Entry{{line(14), "50%", "a"}, {line(14), "*", ""}}}}, c.Splits)
+	require.Equal(t, []LimitZone{{line(15), "addr", "$binary_remote_addr", 1 << 20}, {line(15), "two", "$a$A", 32 << 10}}, c.LimitZones)
 	require.Equal(t, []any{
 		0, uint64(65536), 30 * time.Minute, 1500 * time.Millisecond, "/run/x.pid", ErrorLog{"/var/log/x.log", "debug", "nginx"},
 		false, "mail", "postfix", "/var/tmp", []string{"A", "B=c"},
@@ -203,6 +240,16 @@ stream {
 		DownloadRate:        1 << 20,
 		RealIPFrom:          []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("10.0.0.0/8")},
 		ProxyHeaderTimeout:  3 * time.Second,
+		Sets:                []Set{{line(56), "$A", "b$c"}, {line(57), "$a", ""}},
+		AccessLogs: []AccessLog{
+			{line(58), "/var/log/a$A.log", "mail", 0, 0, 0, "$a"},
+			{line(59), "/var/log/b.log", "json", 64 << 10, time.Second, 1, ""},
+			{line(60), "/var/log/b.log", "json", 64 << 10, time.Second, 1, ""},
+			{line(61), "syslog:server=unix:/dev/log", "mail", 0, 0, 0, "0"},
+		},
+		Limits:        []Limit{{line(62), "addr", 65535}, {line(63), "two", 1}},
+		LimitLogLevel: "info",
+		LimitDryRun:   true,
 		Access: []AccessRule{
 			{Deny: true, Prefix: netip.MustParsePrefix("192.0.2.7/32")},
 			{Prefix: netip.MustParsePrefix("2001:db8::/32")},
@@ -213,7 +260,7 @@ stream {
 			GreetingTimeout: 500 * time.Millisecond,
 			Pregreet:        "hold",
 			Hostname:        "mx.example.org",
-			Replies:         SMTPReplies{"a", "b", "c", "d", "e"},
+			Replies:         SMTPReplies{"a", "b", "f", "c", "d", "e"},
 		},
 	}, s)
 	requireSame(t, c)
@@ -338,6 +385,14 @@ unexpected "}" in n.conf:9`},
 			`but in SMTP the server speaks first, so that no session would ever begin in n.conf:3`},
 		{"ssl", inProxy("listen 2 ssl;"), `"ssl" in "listen" is not supported by this version in n.conf:3`},
 		{"too many ports", inProxy("listen 127.0.0.1:2-65535;"), `too many addresses to listen on; a configuration has at most 10000 in n.conf:3`},
+		{"constant hash", inGroup("hash ab;"), `"hash" directive: want "client_address" or a text with variables, got "ab" in n.conf:3`},
+		{"pass", inProxy("pass 127.0.0.1:1;"), `"pass" is not supported by this version in n.conf:3`},
+		{"variable rate", inProxy("proxy_upload_rate $a;"), `variables in "proxy_upload_rate" are not supported by this version in n.conf:3`},
+		{"not UTF-8", inProxy("return \xff;"), `"?": not in UTF-8 in n.conf:3`},
+		{"variable names", inProxy("set a b; set $ b;"), `
+invalid variable name "a" in n.conf:3
+invalid variable name "$" in n.conf:3`},
+		{"many logs", "stream { log_format f $pid;\n" + strings.Repeat("access_log a f;", 65) + "}", `access_log: too many logs; a server has at most 64 in n.conf:2`},
 		{"pregreet", inProxy("smtp_pregreet never;"), `invalid value "never" in n.conf:3`},
 		{"reply", inProxy(`smtp_reply_limit "a\r\nb";`), `"smtp_reply_limit" directive: want a string without control characters, got "a\r\nb" in n.conf:3`},
 		{"so_keepalive", inProxy("so_keepalive on;"), `"so_keepalive" is not supported by this version; write it behind the address, as in listen 25 so_keepalive=on in n.conf:3`},
@@ -436,10 +491,14 @@ func TestNginxBombs(t *testing.T) {
 		fmt.Fprintf(&servers, "server { listen %d; proxy_pass h:1; }\n", i+1)
 	}
 	for name, c := range map[string]struct{ text, want string }{
-		"braces":  {strings.Repeat("{", 1e6), `unexpected "{" in $:1`},
-		"unknown": {strings.Repeat("a;", 99_000), `unknown directive "a" in $:1`},
-		"servers": {"stream {\n" + strings.Repeat("server { listen 1; proxy_pass h:1; }\n", 19_000), `duplicate "0.0.0.0:1" address and port pair in $:3`},
-		"rules":   {"stream {\n" + strings.Repeat("deny ::1; set_real_ip_from ::1;\n", 20_000) + servers.String() + "}\nx;", `unknown directive "x" in $:23003`},
+		"braces":    {strings.Repeat("{", 1e6), `unexpected "{" in $:1`},
+		"unknown":   {strings.Repeat("a;", 99_000), `unknown directive "a" in $:1`},
+		"servers":   {"stream {\n" + strings.Repeat("server { listen 1; proxy_pass h:1; }\n", 19_000), `duplicate "0.0.0.0:1" address and port pair in $:3`},
+		"rules":     {"stream {\n" + strings.Repeat("deny ::1; set_real_ip_from ::1;\n", 20_000) + servers.String() + "}\nx;", `unknown directive "x" in $:23003`},
+		"variables": {"stream {\nupstream a { server h:1; }" + strings.Repeat("upstream a { server h:1; } ", 1000) + strings.ReplaceAll(servers.String(), "h:1", "$a") + "}", `duplicate upstream "a" in $:2`},
+		"formats":   {"stream {\n" + strings.Repeat("log_format a b; access_log c d; ", 15_000) + "}", `unknown log format "d" in $:2`},
+		"limits":    {"stream {\n" + strings.Repeat("limit_conn a 1; limit_conn_zone b zone=a:1m; ", 15_000) + "}", `"limit_conn" directive is duplicate in $:2`},
+		"entries":   {"stream {\nmap $a $b {" + strings.Repeat("a b; ", 40_000) + "}\nx; }", `unknown directive "x" in $:3`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "bomb.conf")

@@ -102,13 +102,16 @@ func upstreamServerParameter(s *UpstreamServer, word string) error {
 
 func (r *ngxReader) proxyPass(b *ngxBlock, d nginx.Directive) error {
 	if strings.Contains(d.Args[0], "$") {
-		return errVariables(d)
+		return r.passToText(b, d)
 	}
 	u, err := parseURL(d.Args[0], false)
 	if err != nil && err != errHostNotFound {
 		return fmt.Errorf(`%w in upstream "%s"`, err, d.Args[0])
 	}
-	b.set(func(s *ngxServer) { s.passes, s.ProxyPassPosition, s.passErr = &u, place(d), err })
+	b.set(func(s *ngxServer) {
+		r.passInstead(s, d)
+		s.passes, s.ProxyPassPosition, s.passErr = &u, place(d), err
+	})
 	if defined := r.upstreams[u.Host]; defined != nil {
 		return mayHavePort(defined, &u)
 	}
@@ -158,17 +161,51 @@ func (r *ngxReader) group(u *Upstream) {
 	r.cfg.Upstreams = append(r.cfg.Upstreams, *u)
 }
 
-// tellClients notes which header the servers of u get from srv. In nginx it is a
-// matter of the server block, but what a mail server expects at its port cannot
-// differ between two of them.
-func (r *ngxReader) tellClients(u *Upstream, srv *ngxServer) {
+// ngxNamed are the upstreams that a proxy_pass with variables may pass to.
+type ngxNamed struct {
+	upstreams []*Upstream
+	smtp      bool   // all are checked as mail servers
+	header    string // that all have been told; "": none yet
+}
+
+// passToAny tells all upstreams that have names about srv, once for all servers
+// that want the same, and reports whether all of them speak SMTP.
+func (r *ngxReader) passToAny(srv *ngxServer) (smtp bool) {
+	if r.named == nil {
+		r.named = &ngxNamed{}
+		for _, u := range r.order {
+			if !u.Implicit {
+				r.named.upstreams = append(r.named.upstreams, u)
+			}
+		}
+		r.named.smtp = len(r.named.upstreams) > 0 && !slices.ContainsFunc(r.named.upstreams, func(u *Upstream) bool {
+			return !u.Check.On || u.Check.Type != "smtp"
+		})
+	}
+	if r.named.header == srv.proxyProtocol {
+		return r.named.smtp
+	}
+	r.named.header = srv.proxyProtocol
+	for _, u := range r.named.upstreams {
+		if !r.tellClients(u, srv) {
+			break
+		}
+	}
+	return r.named.smtp
+}
+
+// tellClients notes which header the servers of u get from srv, and reports
+// whether they can. In nginx it is a matter of the server block, but what a mail
+// server expects at its port cannot differ between two of them.
+func (r *ngxReader) tellClients(u *Upstream, srv *ngxServer) bool {
 	if at, again := r.told[u]; again && u.ProxyProtocol != srv.proxyProtocol {
-		r.problem(srv.Position, `"proxy_protocol" is %s here and %s for the server in %s, but both pass to upstream "%s", `+
+		r.problem(srv.Position, `"proxy_protocol" is %s here and %s for the server in %s, but both may pass to upstream "%s", `+
 			`whose servers expect one of them`, srv.proxyProtocol, u.ProxyProtocol, at, u.Name)
-		return
+		return false
 	}
 	r.told[u] = srv.Position
 	u.ProxyProtocol = srv.proxyProtocol
+	return true
 }
 
 // What the check modules have for a check directive that says nothing

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // AppendTOML writes c to b as a TOML file that says everything, defaults too.
@@ -30,6 +31,7 @@ func AppendTOML(b []byte, c *Config) []byte {
 	}
 	p.text("working_directory", c.WorkingDirectory)
 	p.list("env", c.Env, quoted)
+	p.variables(c)
 	for i := range c.Upstreams {
 		p.upstream(&c.Upstreams[i])
 	}
@@ -167,7 +169,23 @@ func (p *printer) server(s *Server) {
 		)
 	}
 	p.list("listen", listens, asIs)
-	p.key("proxy_pass", quoted(s.ProxyPass))
+	p.text("proxy_pass", s.ProxyPass)
+	p.text("proxy_pass", s.ProxyPassText)
+	if s.Return != nil {
+		p.key("return", quoted(s.Return.Text))
+	}
+	var sets, logs, limits []string
+	for _, set := range s.Sets {
+		sets = append(sets, pairText(strings.TrimPrefix(set.Variable, "$"), set.Value))
+	}
+	for i := range s.AccessLogs {
+		logs = append(logs, accessLogText(&s.AccessLogs[i]))
+	}
+	for _, l := range s.Limits {
+		limits = append(limits, inline(pair("zone", quoted(l.Zone)), pair("connections", strconv.Itoa(l.Connections))))
+	}
+	p.list("set", sets, asIs)
+	p.list("access_log", logs, asIs)
 	p.key("proxy_connect_timeout", timeText(s.ConnectTimeout))
 	p.key("proxy_timeout", timeText(s.Timeout))
 	p.key("proxy_next_upstream", strconv.FormatBool(s.NextUpstream))
@@ -190,6 +208,9 @@ func (p *printer) server(s *Server) {
 	p.list("set_real_ip_from", networks, quoted)
 	p.key("proxy_protocol_timeout", timeText(s.ProxyHeaderTimeout))
 	p.list("access", rules, quoted)
+	p.list("limit_conn", limits, asIs)
+	p.key("limit_conn_log_level", quoted(s.LimitLogLevel))
+	p.key("limit_conn_dry_run", strconv.FormatBool(s.LimitDryRun))
 	p.key("smtp", strconv.FormatBool(s.SMTP.On))
 	p.key("smtp_greeting_timeout", timeText(s.SMTP.GreetingTimeout))
 	p.key("smtp_pregreet", quoted(s.SMTP.Pregreet))
@@ -197,6 +218,7 @@ func (p *printer) server(s *Server) {
 	p.line("[server.smtp_replies]")
 	p.key("unavailable", quoted(s.SMTP.Replies.Unavailable))
 	p.key("limit", quoted(s.SMTP.Replies.Limit))
+	p.key("too_many", quoted(s.SMTP.Replies.TooMany))
 	p.key("shutdown", quoted(s.SMTP.Replies.Shutdown))
 	p.key("pregreet", quoted(s.SMTP.Replies.Pregreet))
 	p.key("denied", quoted(s.SMTP.Replies.Denied))
@@ -223,10 +245,26 @@ func pair(name, value string) string { return name + " = " + value }
 
 func asIs(s string) string { return s }
 
-// quoted writes a TOML string. What it may hold was checked when it was read:
-// there are no control characters in it.
+// quoted writes a TOML string.
 func quoted(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+	b := []byte{'"'}
+	for _, c := range s {
+		switch {
+		case c == '"' || c == '\\':
+			b = append(b, '\\', byte(c))
+		case c == '\r':
+			b = append(b, `\r`...)
+		case c == '\n':
+			b = append(b, `\n`...)
+		case c == '\t':
+			b = append(b, `\t`...)
+		case c < ' ' || c == 0x7f:
+			b = fmt.Appendf(b, `\u%04x`, c)
+		default:
+			b = utf8.AppendRune(b, c)
+		}
+	}
+	return string(append(b, '"'))
 }
 
 func processesText(n int) string {

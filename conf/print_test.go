@@ -11,6 +11,29 @@ import (
 // placeless is c without what depends on the file it was read from.
 func placeless(c *Config) *Config {
 	c.Files, c.Warnings = nil, nil
+	nowhere := func(entries []Entry) {
+		for i := range entries {
+			entries[i].Position = Position{}
+		}
+	}
+	for i := range c.LogFormats {
+		c.LogFormats[i].Position = Position{}
+	}
+	for i := range c.Maps {
+		c.Maps[i].Position = Position{}
+		nowhere(c.Maps[i].Entries)
+	}
+	for i := range c.Geos {
+		c.Geos[i].Position = Position{}
+		nowhere(c.Geos[i].Entries)
+	}
+	for i := range c.Splits {
+		c.Splits[i].Position = Position{}
+		nowhere(c.Splits[i].Parts)
+	}
+	for i := range c.LimitZones {
+		c.LimitZones[i].Position = Position{}
+	}
 	for i := range c.Upstreams {
 		u := &c.Upstreams[i]
 		u.Position, u.Check.Position, u.Method.Position, u.Agent.Position = Position{}, Position{}, Position{}, Position{}
@@ -22,6 +45,18 @@ func placeless(c *Config) *Config {
 	for i := range c.Servers {
 		s := &c.Servers[i]
 		s.Position, s.ProxyPassPosition = Position{}, Position{}
+		if s.Return != nil {
+			s.Return.Position = Position{}
+		}
+		for j := range s.Sets {
+			s.Sets[j].Position = Position{}
+		}
+		for j := range s.AccessLogs {
+			s.AccessLogs[j].Position = Position{}
+		}
+		for j := range s.Limits {
+			s.Limits[j].Position = Position{}
+		}
 		if s.Bind != nil {
 			s.Bind.Position = Position{}
 		}
@@ -113,12 +148,15 @@ tcp_nodelay = true
 proxy_upload_rate = 0
 proxy_download_rate = 0
 proxy_protocol_timeout = "30s"
+limit_conn_log_level = "error"
+limit_conn_dry_run = false
 smtp = true
 smtp_greeting_timeout = "20s"
 smtp_pregreet = "pass"
 [server.smtp_replies]
 unavailable = "Service not available, closing transmission channel"
 limit = "Too many sessions, try again later"
+too_many = "Too many connections from you"
 shutdown = "Service is shutting down, try again later"
 pregreet = "Error: SMTP protocol synchronization"
 denied = "Access denied"
@@ -138,4 +176,24 @@ denied = "Access denied"
 	again, err := Parse("again.toml", []byte(text))
 	require.NoError(t, err)
 	require.Equal(t, placeless(c), placeless(again))
+}
+
+// Fails if a difference of variables, limits or logs is not said, or is where there
+// are none.
+func TestExplainVariables(t *testing.T) {
+	t.Parallel()
+	c := mustParseNginx(t, `stream {
+log_format f $status; limit_conn_zone $remote_addr zone=a:1m;
+map $remote_addr $x { ~^10 a; }
+map $remote_addr $y { 10.0.0.1 a; }
+upstream a { server h:1; check type=smtp; }
+server { listen 127.0.0.1:1; proxy_pass $x; limit_conn a 1; access_log l f; }
+server { listen 127.0.0.1:2; return bye; }
+}`)
+	text := string(Explain(c))
+	require.Equal(t, `# - At 127.0.0.1:1: a client above a limit gets 421.
+# - At 127.0.0.1:1: what $x becomes is the name of an upstream; it is not taken for an address.
+# - Variable $x: regular expressions are those of Go, not of PCRE.
+# - No session waits for an access log: records that it does not take in time are lost, and counted.
+`, text[strings.Index(text, "# - At 127.0.0.1:1: a client above"):])
 }

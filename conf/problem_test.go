@@ -67,13 +67,59 @@ t.toml:3:11: unknown key "lvl" in error_log`},
 t.toml:2:1: "proxy_timeout" belongs to [[server]], not to the main file
 t.toml:10:1: "pid" belongs to the main file, above the first [[upstream]] or [[server]], not to [[server]]
 t.toml:11:1: "weight" belongs to a server of [[upstream]], not to [[server]]`},
-	{"not yet", "worker_connections = 512\n" + sound + "allow = 'all'\nqueue = 1\nproxy_ssl_name = 'x'\nssl = true\naccess_log = 'x'\n",
+	{"not yet", "worker_connections = 512\n" + sound + "allow = 'all'\nqueue = 1\nproxy_ssl_name = 'x'\nssl = true\nresolver = 'x'\n",
 		`t.toml:1:1: "worker_connections" is not supported by this version; worker_rlimit_nofile bounds the sessions
 t.toml:9:1: "allow" is not supported by this version; use access, as in access = ["allow 10.0.0.0/8", "deny all"]
 t.toml:10:1: "queue" is not supported by this version
 t.toml:11:1: "proxy_ssl_name" is not supported by this version
 t.toml:12:1: "ssl" is not supported by this version
-t.toml:13:1: "access_log" is not supported by this version`},
+t.toml:13:1: "resolver" is not supported by this version`},
+
+	{"log formats and logs", "[[log_format]]\nname = 'mail'\nescape = 'xml'\nformat = ['a', 1]\n[[log_format]]\nname = 'mail'\nformat = ''\n" + sound +
+		"access_log = [{ path = 'a', format = 'mial' }, 'b', { path = 'c', format = 'MAIL', flush = 1 }, { path = '$c', format = 'mail', buffer = 1 },\n" +
+		"{ path = 'syslog:x', format = 'mail', gzip = 1 }, { path = 'd', format = 'mail', buffer = 1 }, { path = 'd', format = 'mail', buffer = 2, gzip = 10 }]",
+		`t.toml:3:10: escape: want one of default, json, none, got "xml"
+t.toml:4:16: format: want a text, got 1
+t.toml:5:1: log_format "mail" is defined already at t.toml:1:1
+t.toml:15:15: access_log: unknown log format "mial" (did you mean "mail"?); define it by [[log_format]]
+t.toml:15:48: access_log needs "format"
+t.toml:15:53: no buffer is defined for access_log "c"
+t.toml:15:97: buffered logs cannot have variables in name
+t.toml:16:1: logs to syslog cannot be buffered
+t.toml:16:96: access_log "d" already defined with conflicting parameters
+t.toml:16:146: gzip: want a number from 0 to 9, got 10`},
+	{"variables", "[[map]]\nsource = 1\nvariable = '$x'\nentries = ['default', 'x']\n[[geo]]\nsource = 'x'\nentries = { a = 1 }\n[[split_clients]]\nparts = [['a'], [1, 'x'], ['x', 1]]\n" + sound +
+		"set = [['$a', 'b']]\n",
+		`t.toml:2:10: source: want a text, got 1
+t.toml:3:12: variable: want the name of a variable, without a dollar, got "$x"
+t.toml:4:12: entries: want a table, or a list of pairs such as ["key", "value"], got "default"
+t.toml:4:23: entries: want a table, or a list of pairs such as ["key", "value"], got "x"
+t.toml:5:1: [[geo]] needs "variable"
+t.toml:6:10: source: want a variable such as "$realip_remote_addr", got "x"
+t.toml:7:17: "a": want a text, got 1
+t.toml:8:1: [[split_clients]] needs "source"
+t.toml:8:1: [[split_clients]] needs "variable"
+t.toml:9:10: parts: want a table, or a list of pairs such as ["key", "value"], got an array
+t.toml:9:18: parts: want a text, got 1
+t.toml:9:33: "x": want a text, got 1
+t.toml:17:8: set: want the name of a variable, without a dollar, got "$a"`},
+	{"limits", "[[limit_conn_zone]]\nname = 'addr'\nkey = '$a'\nsize = '1k'\n[[limit_conn_zone]]\nname = 'addr'\nkey = ''\n" + sound +
+		"limit_conn = [{ zone = 'addr', connections = 0 }, { zone = 'addr', connections = 1 }, { zone = 'adr', connections = 1 }, 'x']\nlimit_conn_log_level = 'debug'\n",
+		`t.toml:4:8: size: want a size from 32k to 1024m, got "1k"
+t.toml:5:1: limit_conn_zone "addr" is defined already at t.toml:1:1
+t.toml:15:46: connections: want a number from 1 to 65535, got 0
+t.toml:15:51: limit_conn: zone "addr" has a limit here already, at t.toml:15:15
+t.toml:15:87: limit_conn: no limit_conn_zone is named "adr" (did you mean "addr"?)
+t.toml:15:122: limit_conn needs "connections"
+t.toml:15:122: limit_conn: no limit_conn_zone is named "x"
+t.toml:16:24: limit_conn_log_level: want one of info, notice, warn, error, got "debug"`},
+	{"handlers", sound + "return = 'x'\n[[server]]\nlisten = 1\nproxy_pass = '$a:25'\n[[upstream]]\nname = 'b'\nservers = 'h:1'\nmethod = { type = 'hash', key = 'client_adress' }",
+		`t.toml:8:10: return: the server has proxy_pass already, at t.toml:7:14; keep one of them
+t.toml:11:14: proxy_pass: addresses with variables, as "$a:25", are not supported by this version; variables may stand for the name of an upstream
+t.toml:15:10: method: type "hash" needs key; "client_address" sends each client to the same server again
+t.toml:15:33: key: want "client_address" or a text with variables, got "client_adress"`},
+	{"nobody to pass to", "[[server]]\nlisten = 1\nproxy_pass = '$a'\n[[server]]\nlisten = 2\nproxy_pass = 'h:1'\n",
+		`t.toml:3:14: proxy_pass: there is no upstream whose name "$a" could be, and addresses with variables are not supported by this version`},
 
 	{"upstream without anything", "[[upstream]]\n" + sound,
 		`t.toml:1:1: [[upstream]] needs "name"
@@ -140,7 +186,7 @@ t.toml:8:49: address: "[::ffff:10.0.0.1]:25": write the IPv4 address itself, 10.
 
 	{"server without anything", sound + "[[server]]\n",
 		`t.toml:8:1: [[server]] needs "listen"
-t.toml:8:1: [[server]] needs "proxy_pass"`},
+t.toml:8:1: [[server]] needs "proxy_pass" or "return"`},
 	{"proxy_pass", sound + `[[server]]
 listen = 1
 proxy_pass = "sonud"

@@ -129,7 +129,20 @@ func (r *reader) proxyPass(s *Server, n *node) {
 	if err != nil {
 		r.problem(n.at, "proxy_pass: %v", err)
 	}
-	s.ProxyPass, s.ProxyPassPosition = to, n.at
+	s.ProxyPassPosition = n.at
+	if strings.Contains(to, "$") {
+		s.ProxyPassText = to
+	} else {
+		s.ProxyPass = to
+	}
+}
+
+func (r *reader) returnText(s *Server, n *node) {
+	text, err := anyText(n)
+	if err != nil {
+		r.problem(n.at, "return: %v", err)
+	}
+	s.Return = &Text{n.at, text}
 }
 
 // A server may take ten minutes to answer the end of a message (RFC 5321

@@ -68,6 +68,7 @@ proxy_pass = "A"
 			BufferSize:          16 << 10,
 			NoDelay:             true,
 			ProxyHeaderTimeout:  5 * time.Second,
+			LimitLogLevel:       "error",
 			SMTP: SMTP{
 				On:              true,
 				GreetingTimeout: 20 * time.Second,
@@ -75,6 +76,7 @@ proxy_pass = "A"
 				Replies: SMTPReplies{
 					Unavailable: "Service not available, closing transmission channel",
 					Limit:       "Too many sessions, try again later",
+					TooMany:     "Too many connections from you",
 					Shutdown:    "Service is shutting down, try again later",
 					Pregreet:    "Error: SMTP protocol synchronization",
 					Denied:      "Access denied",
@@ -143,7 +145,7 @@ smtp = false
 smtp_greeting_timeout = "500ms"
 smtp_pregreet = "hold"
 smtp_hostname = "mx.example.org"
-smtp_replies = { unavailable = "a", limit = "b", shutdown = "c", pregreet = "d", denied = "e" }
+smtp_replies = { unavailable = "a", limit = "b", too_many = "f", shutdown = "c", pregreet = "d", denied = "e" }
 `))
 	require.NoError(t, err)
 	require.Empty(t, c.Warnings)
@@ -224,7 +226,7 @@ smtp_replies = { unavailable = "a", limit = "b", shutdown = "c", pregreet = "d",
 		GreetingTimeout: 500 * time.Millisecond,
 		Pregreet:        "hold",
 		Hostname:        "mx.example.org",
-		Replies:         SMTPReplies{"a", "b", "c", "d", "e"},
+		Replies:         SMTPReplies{"a", "b", "f", "c", "d", "e"},
 	}, s.SMTP)
 	requireSame(t, c)
 }
@@ -239,8 +241,10 @@ func TestMethods(t *testing.T) {
 		`"least_conn"`:                    {Type: "least_conn"},
 		`"random"`:                        {Type: "random"},
 		`{ type = "random", two = true }`: {Type: "random", Two: true},
-		`{ type = "hash", key = "client_address" }`:                    {Type: "hash", Key: "client_address"},
-		`{ type = "hash", key = "client_address", consistent = true }`: {Type: "hash", Key: "client_address", Consistent: true},
+		`{ type = "hash", key = "client_address" }`:                    {Type: "hash", Key: "$remote_addr"},
+		`{ type = "hash", key = "${remote_addr}" }`:                    {Type: "hash", Key: "$remote_addr"},
+		`{ type = "hash", key = "$pool:$server_port" }`:                {Type: "hash", Key: "$pool:$server_port"},
+		`{ type = "hash", key = "client_address", consistent = true }`: {Type: "hash", Key: "$remote_addr", Consistent: true},
 		`{ type = "least_time", of = "connect" }`:                      {Type: "least_time", Of: "connect"},
 		`{ type = "least_time", of = "last_byte", inflight = true }`:   {Type: "least_time", Of: "last_byte", Inflight: true},
 		`{ type = "least_time", of = "first_byte", inflight = false }`: {Type: "least_time", Of: "first_byte"},

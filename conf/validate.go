@@ -17,7 +17,11 @@ import (
 func validate(c *Config) Problems {
 	v := validator{cfg: c}
 	v.upstreams()
+	v.handlers()
 	v.proxyPasses()
+	v.variables()
+	v.logs()
+	v.limits()
 	v.methods()
 	v.checks()
 	v.agents()
@@ -37,6 +41,18 @@ func (v *validator) problem(at Position, format string, args ...any) {
 
 func (v *validator) warn(at Position, format string, args ...any) {
 	v.cfg.Warnings = append(v.cfg.Warnings, ParseError{at, fmt.Sprintf(format, args...)}.Error())
+}
+
+// hint says which of the names was meant. Whoever has a hundred problems does not
+// need it, and it costs as much as all names together.
+func (v *validator) hint(name string, names []string) string {
+	if len(v.problems) > 100 || len(name) > 64 {
+		return ""
+	}
+	if near := closest(name, names); near != "" {
+		return fmt.Sprintf(" (did you mean %q?)", near)
+	}
+	return ""
 }
 
 // upstreams checks the groups. Their names are equal without regard to case,
@@ -68,6 +84,27 @@ func (v *validator) upstreams() {
 	}
 }
 
+// handlers checks that every server does one thing.
+func (v *validator) handlers() {
+	named := slices.ContainsFunc(v.cfg.Upstreams, func(u Upstream) bool { return !u.Implicit })
+	for _, s := range v.cfg.Servers {
+		passes := s.ProxyPass != "" || s.ProxyPassPosition != (Position{})
+		switch {
+		case passes && s.Return != nil:
+			v.problem(s.Return.Position, "return: the server has proxy_pass already, at %s; keep one of them", s.ProxyPassPosition)
+		case !passes && s.Return == nil:
+			v.problem(s.Position, `[[server]] needs "proxy_pass" or "return"`)
+		case s.ProxyPassText == "":
+		case strings.Contains(s.ProxyPassText, ":"):
+			v.problem(s.ProxyPassPosition, "proxy_pass: addresses with variables, as %q, are not supported by this version; "+
+				"variables may stand for the name of an upstream", s.ProxyPassText)
+		case !named:
+			v.problem(s.ProxyPassPosition, "proxy_pass: there is no upstream whose name %q could be, and addresses with variables "+
+				"are not supported by this version", s.ProxyPassText)
+		}
+	}
+}
+
 // proxyPasses finds the upstream that each server means. A name of a group goes
 // before an address; servers that name one address share its implicit group.
 func (v *validator) proxyPasses() {
@@ -89,11 +126,8 @@ func (v *validator) proxyPasses() {
 		}
 		a, err := parseAddress(s.ProxyPass)
 		if err != nil {
-			message := fmt.Sprintf("proxy_pass: no upstream is named %q", s.ProxyPass)
-			if near := closest(s.ProxyPass, names); near != "" {
-				message += fmt.Sprintf(" (did you mean %q?)", near)
-			}
-			v.problem(s.ProxyPassPosition, "%s, and it is no address: %v", message, err)
+			v.problem(s.ProxyPassPosition, "proxy_pass: no upstream is named %q%s, and it is no address: %v",
+				s.ProxyPass, v.hint(s.ProxyPass, names), err)
 			continue
 		}
 		if name, ok := named[a.Host]; ok && a.Host != "" {
@@ -183,8 +217,12 @@ const smtpsPort = 465
 // that servers are told.
 func (v *validator) clients() {
 	header := make(map[string]string, len(v.cfg.Upstreams))
+	blind := "" // a named upstream that is not told
 	for _, u := range v.cfg.Upstreams {
 		header[u.Name] = u.ProxyProtocol
+		if !u.Implicit && (u.ProxyProtocol == "" || u.ProxyProtocol == "off") {
+			blind = u.Name
+		}
 	}
 	for _, s := range v.cfg.Servers {
 		public := false
@@ -204,9 +242,13 @@ func (v *validator) clients() {
 			public = public || !local
 		}
 		own := s.Bind != nil && s.Bind.Host == "" // servers see the client's own address
-		if h := header[s.ProxyPass]; public && s.SMTP.On && !own && (h == "" || h == "off") {
+		to := s.ProxyPass
+		if s.ProxyPassText != "" {
+			to = blind
+		}
+		if h := header[to]; to != "" && public && s.SMTP.On && !own && (h == "" || h == "off") {
 			v.warn(s.Position, "OPEN RELAY HAZARD: the servers of %q see every client as coming from this host, and take it for one of their own if this host is in their mynetworks; "+
-				"their limits and blocklists see one client, too. Turn proxy_protocol on, here and in those servers, or take this host out of what they trust", s.ProxyPass)
+				"their limits and blocklists see one client, too. Turn proxy_protocol on, here and in those servers, or take this host out of what they trust", to)
 		}
 	}
 }
