@@ -57,12 +57,12 @@ func (w *worker) returnRecord(s *session) {
 
 // keep gives the session a memory of its own for the values of variables.
 func (w *worker) keep(s *session) {
-	v := new(script.Session)
 	if n := len(w.kept); n > 0 {
-		v, w.kept = w.kept[n-1], w.kept[:n-1]
+		s.record.vars, w.kept = w.kept[n-1], w.kept[:n-1]
+	} else {
+		s.record.vars = new(script.Session)
 	}
-	v.Begin(s.route.Scope)
-	s.record.vars = v
+	s.record.vars.Begin(s.route.Scope)
 }
 
 // variables returns what values are evaluated by for a session with a record, as

@@ -37,21 +37,6 @@ func NewZone(name string, size int64) *Zone {
 	return &Zone{name: name, size: size, seed: maphash.MakeSeed(), counters: make(map[uint64]*counter)}
 }
 
-// Name returns the zone's name.
-func (z *Zone) Name() string { return z.name }
-
-// Counted returns how many keys the zone counts at present.
-func (z *Zone) Counted() (keys int) {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	for _, c := range z.counters {
-		for ; c != nil; c = c.next {
-			keys++
-		}
-	}
-	return keys
-}
-
 // claim counts one more session with the key, unless that would be more than
 // limit, or the zone is full.
 func (z *Zone) claim(key []byte, limit int) (c *counter, full bool) {
