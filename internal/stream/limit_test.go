@@ -174,17 +174,18 @@ func TestSeveralLimits(t *testing.T) {
 func TestLimitDryRun(t *testing.T) {
 	t.Parallel()
 	d := newDiary(t)
-	zone := NewZone("z", 1<<20)
+	zone, wide := NewZone("z", 1<<20), NewZone("wide", 1<<20)
 	w := newWitness(t, good)
 	g := newRig(t, []string{w.addr}, gated, d.keeps("$status $limit_conn_status"),
-		limited(d, Limit{zone, d.value("$remote_addr"), 1}), func(p *plan) { p.LimitDryRun = true })
+		limited(d, Limit{wide, d.value("all"), 9}, Limit{zone, d.value("$remote_addr"), 1}), func(p *plan) { p.LimitDryRun = true })
 	for range 3 {
 		greetingOf(t, g.dial())
 	}
 	require.Equal(t, 1, zone.holds("127.0.0.1"))
+	require.Equal(t, 1, wide.holds("all"))
 	g.End()
 	require.ElementsMatch(t, []string{"200 PASSED", "200 REJECTED_DRY_RUN", "200 REJECTED_DRY_RUN"}, d.lines(3))
-	require.Zero(t, zone.keys())
+	require.Zero(t, zone.keys()+wide.keys())
 	require.NotZero(t, g.logs.FilterMessage(`limiting connections, dry run, by zone "z"`).Len())
 }
 

@@ -193,8 +193,6 @@ func (w *worker) bookEnd(s *session) {
 		return
 	}
 	a.session = w.loop.Now() - a.began
-	if s.state == stateRelaying {
-		a.sent += s.up.out
-		a.received = s.down.in
-	}
+	a.sent += s.up.out
+	a.received = s.down.in
 }
