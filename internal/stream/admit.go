@@ -2,10 +2,13 @@ package stream
 
 import (
 	"bytes"
+	"net/netip"
+	"strings"
 
 	"github.com/valyala/bytebufferpool"
 
 	"smtplb/internal/smtp"
+	"smtplb/upstream"
 )
 
 // start admits a client that is known by now, in the order of nginx's phases,
@@ -85,25 +88,46 @@ func (w *worker) answer(s *session) {
 	w.relay(s)
 }
 
-// pass finds the session's group by name, as nginx looks for one before it
-// resolves the name. It reports whether there is one.
+// pass finds the group that Pass names, as nginx looks for one before it takes
+// the name for an address. It reports whether there is one.
 func (w *worker) pass(s *session) bool {
-	v := w.variables(s)
-	w.text = s.route.Pass.Append(w.text[:0], v)
-	for i, c := range w.text {
-		if 'A' <= c && c <= 'Z' {
-			w.text[i] = c | 0x20
-		}
-	}
-	if s.group = s.route.Groups[string(w.text)]; s.group != nil {
+	r := s.route
+	w.text = r.Pass.Append(w.text[:0], w.variables(s))
+	w.line = appendLower(w.line[:0], w.text)
+	if s.group = r.Groups[string(w.line)]; s.group != nil {
 		return true
 	}
-	if host, _, ok := bytes.Cut(w.text, []byte{':'}); ok {
-		w.complain(s, "no resolver defined to resolve "+smtp.Printable(host, smtp.LogLimit))
+	host, _, port := bytes.Cut(w.text, []byte{':'})
+	if addr, ok := literalAddr(string(w.text)); ok {
+		s.group = r.Address(addr)
+		return true
+	}
+	if name := smtp.Printable(host, smtp.LogLimit); port {
+		w.complain(s, "no resolver defined to resolve "+name)
 	} else {
-		w.complain(s, `no port in upstream "`+smtp.Printable(host, smtp.LogLimit)+`"`)
+		w.complain(s, `no port in upstream "`+name+`"`)
 	}
 	return false
+}
+
+// literalAddr reads an address with its port, or the path of a unix socket.
+func literalAddr(text string) (upstream.Addr, bool) {
+	if path, ok := strings.CutPrefix(text, "unix:"); ok {
+		return upstream.Addr{Path: path}, path != ""
+	}
+	tcp, err := netip.ParseAddrPort(text)
+	return upstream.Addr{TCP: tcp}, err == nil && tcp.Port() != 0
+}
+
+// appendLower appends text in lower case, as ngx_strncasecmp sees it.
+func appendLower(b, text []byte) []byte {
+	for _, c := range text {
+		if 'A' <= c && c <= 'Z' {
+			c |= 0x20
+		}
+		b = append(b, c)
+	}
+	return b
 }
 
 // dismiss ends the session of a client that gets no server. Where there is no

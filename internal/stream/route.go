@@ -70,10 +70,12 @@ type Route struct {
 
 	// KeyValue is what the group hashes a session by, in place of Key.
 	KeyValue *script.Value
-	// Pass names the group in Groups, by its lower-case name, that a session goes
-	// to, in place of Group.
-	Pass   *script.Value
-	Groups map[string]*upstream.Group
+	// Pass says where a session goes in place of Group: to one of Groups, whose
+	// keys are the names in lower case, or else to an address, of which Address
+	// makes a group for this session. Any worker calls it, and it must not wait.
+	Pass    *script.Value
+	Groups  map[string]*upstream.Group
+	Address func(upstream.Addr) *upstream.Group
 	// Return is a text that clients get in place of a server.
 	Return *script.Value
 
