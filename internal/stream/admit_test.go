@@ -3,6 +3,7 @@ package stream
 import (
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"testing"
 
@@ -99,4 +100,42 @@ func TestKeyValue(t *testing.T) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	require.Equal(t, []string{"a-127.0.0.1", "a-127.0.0.1"}, m.keys)
+}
+
+// The server's address is the one that the client connected to, also where the
+// listener has all of them, a header names another, or nobody is served.
+//
+// Fails if the listener's own is taken, the header's, or if the client is hung up
+// before its session is accounted for.
+func TestServerAddress(t *testing.T) {
+	t.Parallel()
+	d := newDiary(t)
+	everywhere := func(p *plan) { p.listen = "0.0.0.0:0" }
+	sock := "unix:" + t.TempDir() + "/in"
+	for i, x := range []struct {
+		options []func(*plan)
+		from    string
+		want    string
+	}{
+		{[]func(*plan){everywhere}, "127.0.0.1", "127.0.0.1 127.0.0.1:PORT"},
+		{[]func(*plan){everywhere, access(denyAll)}, "127.0.0.1", "127.0.0.1 127.0.0.1:PORT"},
+		{[]func(*plan){everywhere, fronted}, frontAddr, claimed.Addr().String() + " 127.0.0.1:PORT"},
+		{[]func(*plan){func(p *plan) { p.listen = sock }}, "", "unix: " + sock + ":"},
+	} {
+		g := newRig(t, []string{newWitness(t, good).addr}, append(x.options, d.keeps("$remote_addr $server_addr:$server_port"))...)
+		_, port, _ := strings.Cut(g.port.name, ":")
+		var c net.Conn
+		if x.from == "" {
+			c = g.dial()
+		} else {
+			c = g.dialFrom(x.from)
+		}
+		if x.from == frontAddr {
+			say(c, fmt.Sprintf("PROXY TCP4 %s %s %d %d\r\n", claimed.Addr(), claimedTo.Addr(), claimed.Port(), claimedTo.Port()))
+		}
+		say(c, quit)
+		_, _ = io.ReadAll(c)
+		c.Close()
+		require.Equal(t, strings.ReplaceAll(x.want, "PORT", port), d.lines(i + 1)[i])
+	}
 }

@@ -188,6 +188,7 @@ func TestNginxLines(t *testing.T) {
 			c := g.dial()
 			x.do(t, c)
 			c.Close()
+			smtptest.Eventually(t, patience, "client accepted", func() bool { return g.logs.Len() > 0 })
 			g.gone(patience)
 			require.Equal(t, x.want, g.ngxLines(x.servers...))
 		})
