@@ -31,6 +31,21 @@ func (s *Scope) Compile(text string) (*Value, error) {
 // Constant returns the value if it is the same for every session.
 func (v *Value) Constant() (string, bool) { return string(v.text), len(v.parts) == 0 }
 
+// Remembers reports whether to evaluate the value may leave values in the session
+// that a later evaluation uses: it has user-defined variables or captures. A nil
+// value does not.
+func (v *Value) Remembers() bool {
+	if v == nil {
+		return false
+	}
+	for i := range v.parts {
+		if v.parts[i].slot > 0 || v.parts[i].capture > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // Append appends the value for the session to b, which must not be memory of s.
 // A variable that is not set appends nothing.
 func (v *Value) Append(b []byte, s *Session) []byte {

@@ -33,12 +33,3 @@ func (r *Route) denies(client netip.Addr) bool {
 	}
 	return false
 }
-
-// deny ends the session of a client that may not use the route. Where there is
-// no reply for it, it is closed at once: a reset destroys nothing of ours.
-func (w *worker) deny(s *session) {
-	if s.route.Gate == nil {
-		w.hangUp(&s.client)
-	}
-	w.turnAway(s, ReplyDenied, causeDenied)
-}

@@ -17,11 +17,15 @@ func (w *worker) connect(s *session) {
 
 // next asks the group for a server, or a further one.
 func (w *worker) next(s *session) *upstream.Peer {
-	if s.route.Key != NoKey {
+	switch {
+	case s.route.KeyValue != nil:
+		w.key = s.route.KeyValue.Append(w.key[:0], w.variables(s))
+		s.turn.Session.Key = w.key
+	case s.route.Key != NoKey:
 		w.key = s.appendKey(w.key[:0])
 		s.turn.Session.Key = w.key
 	}
-	return s.route.Group.Next(w.turn(s), w.seconds())
+	return s.group.Next(w.turn(s), w.seconds())
 }
 
 // turn is the session's turn at the present time.
@@ -36,6 +40,7 @@ func (w *worker) try(s *session, p *upstream.Peer) {
 	for ; p != nil; p = w.next(s) {
 		s.peer, s.last = p, p
 		s.attempt++
+		w.attempted(s, p)
 		s.patient, s.doubted = false, false
 		w.stats.Attempts++
 		w.enter(s, stateConnecting)
@@ -59,7 +64,8 @@ func (w *worker) try(s *session, p *upstream.Peer) {
 		w.enter(s, stateStandby)
 		return
 	}
-	w.complain(s, "no live upstreams", zap.String("upstream", s.route.Group.Name()))
+	w.attempted(s, nil)
+	w.complain(s, "no live upstreams", zap.String("upstream", s.groupName()))
 	w.turnAway(s, ReplyUnavailable, causeNoServer)
 }
 
@@ -121,7 +127,7 @@ func (w *worker) prepare(fd int, s *session) (what string, errno syscall.Errno) 
 // are spared four system calls.
 func (w *worker) keepAlive(s *session) {
 	k := s.route.Keepalive
-	if s.kept || !k.On || s.last.Addr().Path != "" || s.server.fd < 0 {
+	if s.kept || !k.On || s.server.fd < 0 || s.last.Addr().Path != "" {
 		return
 	}
 	s.kept = true
@@ -182,6 +188,7 @@ func (w *worker) clientLeft(s *session, reset bool) {
 // connected goes on to the greeting, or to relaying if there is no gate.
 func (w *worker) connected(s *session) {
 	s.server.writable = true
+	w.bookConnect(s)
 	s.peer.Established(&s.turn)
 	s.route.journal().reached(w, s)
 	s.peer.Reached(w.turn(s), upstream.Connect)
@@ -242,8 +249,9 @@ func (w *worker) timeLeft(s *session) bool {
 
 // release gives the session's peer back with the outcome.
 func (w *worker) release(s *session, o upstream.Outcome) {
+	w.bookEnd(s)
 	p := s.peer
-	s.peer = nil
+	s.peer, s.outcome = nil, o
 	p.Release(w.turn(s), o, w.seconds())
 }
 

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"smtplb/internal/reactor"
+	"smtplb/internal/script"
 	"smtplb/listener"
 )
 
@@ -32,7 +33,7 @@ type Engine struct {
 	drained atomic.Pointer[chan struct{}] // closed by whoever ends the last session
 
 	pauses, refusals, complaints limiter
-	numbers                      atomic.Uint64 // of clients; see nginxJournal
+	numbers                      atomic.Uint64 // of clients
 
 	// Set by tests before the first port is opened.
 	onEvent func(*session)
@@ -51,9 +52,15 @@ type worker struct {
 
 	buf             []byte // what is read is written or held before the next read
 	key             []byte // of the session that asks for a server; see next
+	text            []byte // a value, while it is looked at
+	line            []byte // of the access log
 	from, to, local reactor.Sockaddr
 	calls           calls
 	doubtAfter      int64 // ms
+
+	vars    script.Session // of whatever session is evaluated; see variables
+	records []*record      // not borrowed
+	kept    []*script.Session
 
 	_    [64]byte // load is read by all workers
 	load atomic.Int32

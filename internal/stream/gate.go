@@ -109,6 +109,8 @@ func (w *worker) greeting(s *session) {
 		return
 	}
 	g := smtp.Classify(b[:n], s.server.hup)
+	w.bookFirstByte(s)
+	w.bookBanner(s, g.Code)
 	switch {
 	case g.Verdict == smtp.More:
 	case g.Verdict == smtp.Ready && s.route.Gate.Pregreet == PregreetHold && !s.server.hup && !smtp.Ended(b[:n]):
@@ -232,7 +234,7 @@ const saidField = "said"
 
 // about are the fields of a line about a server's greeting.
 func (w *worker) about(s *session, said []byte) []zap.Field {
-	fields := []zap.Field{zap.String("upstream", s.route.Group.Name()), zap.String("peer", s.peer.Name())}
+	fields := []zap.Field{zap.String("upstream", s.groupName()), zap.String("peer", s.peer.Name())}
 	if len(said) > 0 {
 		fields = append(fields, zap.String(saidField, smtp.Printable(said, smtp.LogLimit)))
 	}

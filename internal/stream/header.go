@@ -42,7 +42,7 @@ func (w *worker) readHeader(s *session) {
 		}
 		fallthrough
 	case proxyproto.Malformed:
-		w.badHeader(s, malformedHeader)
+		w.badHeader(s, malformedHeader, causeBadHeader)
 		return
 	}
 	if got, errno := reactor.Recv(int(s.client.fd), b[:n]); errno != 0 || got != n {
@@ -63,9 +63,9 @@ const (
 
 // badHeader ends a session whose proxy did not introduce its client. Nothing is
 // said: it would reach the proxy as if a server had said it to the client.
-func (w *worker) badHeader(s *session, why string) {
+func (w *worker) badHeader(s *session, why string, c cause) {
 	w.complain(s, why)
-	w.finish(s, causeBadHeader)
+	w.finish(s, c)
 }
 
 // writeHeader tells a server that was just reached who the client is. The
@@ -76,6 +76,7 @@ func (w *worker) writeHeader(s *session) bool {
 		return true
 	}
 	n, errno := reactor.Send(int(s.server.fd), b)
+	w.bookHeader(s, n)
 	return errno == 0 && n == len(b)
 }
 

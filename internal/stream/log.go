@@ -19,8 +19,8 @@ type journal interface {
 	// failed is called when a server could not be reached, while the session
 	// still has it. What names the step, errno may be 0.
 	failed(w *worker, s *session, o upstream.Outcome, what string, errno syscall.Errno)
-	// complain writes an error that peers can cause as often as they like.
-	complain(w *worker, s *session, message string, fields ...zap.Field)
+	// complain writes what peers can cause as often as they like.
+	complain(w *worker, s *session, level zapcore.Level, message string, fields ...zap.Field)
 	ended(w *worker, s *session) // once, and its server is released
 }
 
@@ -32,7 +32,7 @@ func (r *Route) journal() journal {
 }
 
 func (w *worker) complain(s *session, message string, fields ...zap.Field) {
-	s.route.journal().complain(w, s, message, fields...)
+	s.route.journal().complain(w, s, zapcore.ErrorLevel, message, fields...)
 }
 
 // sessionLevel is written as [info]; see package errorlog.
@@ -49,7 +49,7 @@ func (ownJournal) ended(w *worker, s *session) {
 		return
 	}
 	entry.Write(append(w.fields(s),
-		zap.String("upstream", s.route.Group.Name()),
+		zap.String("upstream", s.groupName()),
 		zap.String("peer", peerName(s.last)),
 		zap.Int64("from_client", s.up.in),
 		zap.Int64("to_server", s.up.out),
@@ -61,7 +61,7 @@ func (ownJournal) ended(w *worker, s *session) {
 
 func (j ownJournal) failed(w *worker, s *session, o upstream.Outcome, what string, errno syscall.Errno) {
 	fields := [...]zap.Field{
-		zap.String("upstream", s.route.Group.Name()),
+		zap.String("upstream", s.groupName()),
 		zap.String("peer", s.peer.Name()),
 		zap.Stringer("outcome", o),
 		zap.Skip(),
@@ -69,12 +69,12 @@ func (j ownJournal) failed(w *worker, s *session, o upstream.Outcome, what strin
 	if errno != 0 {
 		fields[3] = zap.Error(errno)
 	}
-	j.complain(w, s, what+" failed", fields[:]...)
+	j.complain(w, s, zapcore.ErrorLevel, what+" failed", fields[:]...)
 }
 
 // complain writes one line a second at most, with the number of those left out.
-func (ownJournal) complain(w *worker, s *session, message string, fields ...zap.Field) {
-	entry := w.log.Check(zapcore.ErrorLevel, message)
+func (ownJournal) complain(w *worker, s *session, level zapcore.Level, message string, fields ...zap.Field) {
+	entry := w.log.Check(level, message)
 	if entry == nil {
 		return
 	}
@@ -92,6 +92,18 @@ func (ownJournal) complain(w *worker, s *session, message string, fields ...zap.
 // fields are what every line about a session begins with.
 func (w *worker) fields(s *session) []zap.Field {
 	return append(s.clientFields(), zap.String("listen", s.port.name))
+}
+
+// groupName is the group that the session goes to, or before it has one, the
+// route's.
+func (s *session) groupName() string {
+	switch {
+	case s.group != nil:
+		return s.group.Name()
+	case s.route.Group != nil:
+		return s.route.Group.Name()
+	}
+	return ""
 }
 
 func peerName(p *upstream.Peer) string {

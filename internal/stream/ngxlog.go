@@ -40,9 +40,13 @@ const (
 	doingRelaying   = "proxying connection"
 )
 
-// doing is for the sessions that have begun to look for a server.
+// doing is for the sessions whose client is known.
 func (s *session) doing() string {
 	switch s.state {
+	case stateAdmission:
+		if s.group == nil {
+			return doingInit
+		}
 	case stateGreeting:
 		return doingGreeting
 	case stateRelaying:
@@ -52,7 +56,6 @@ func (s *session) doing() string {
 }
 
 func (nginxJournal) began(w *worker, s *session) {
-	s.number = w.engine.numbers.Add(1)
 	if entry := w.log.Check(errorlog.Info, ""); entry != nil {
 		entry.Message = string(s.line().text("client ").text(clientAddr(s.from)).text(" connected to ").text(s.port.name))
 		entry.Write()
@@ -87,7 +90,7 @@ func (j nginxJournal) failed(w *worker, s *session, _ upstream.Outcome, what str
 	j.tell(w, s, level, what, errno, doingConnecting)
 }
 
-func (j nginxJournal) complain(w *worker, s *session, message string, fields ...zap.Field) {
+func (j nginxJournal) complain(w *worker, s *session, level zapcore.Level, message string, fields ...zap.Field) {
 	if s.state == stateHeader {
 		if message == lateHeader {
 			j.tell(w, s, errorlog.Info, "client timed out", unix.ETIMEDOUT, doingHeader)
@@ -101,7 +104,7 @@ func (j nginxJournal) complain(w *worker, s *session, message string, fields ...
 			message += `: "` + f.String + `"`
 		}
 	}
-	j.tell(w, s, errorlog.Error, message, 0, s.doing())
+	j.tell(w, s, level, message, 0, s.doing())
 }
 
 func (j nginxJournal) ended(w *worker, s *session) {
@@ -189,7 +192,7 @@ func (s *session) upstreamText() string {
 	case s.last != nil && (s.state == stateGreeting || s.state == stateRelaying):
 		return s.last.Addr().String()
 	}
-	return s.route.Group.Name()
+	return s.groupName()
 }
 
 // ngxLine is a line of nginx's under construction.

@@ -20,7 +20,7 @@ func nginxLog(p *plan) { p.NginxLog = true }
 
 // ngxLevels are the names of the levels that occur.
 var ngxLevels = map[zapcore.Level]string{
-	errorlog.Info: "info", errorlog.Error: "error", errorlog.Crit: "crit", errorlog.Alert: "alert",
+	errorlog.Info: "info", errorlog.Warn: "warn", errorlog.Error: "error", errorlog.Crit: "crit", errorlog.Alert: "alert",
 }
 
 var ephemeral = regexp.MustCompile(`(client|proxy) (127\.0\.0\.1|\[::1\]):\d+ connected`)
@@ -104,6 +104,9 @@ func TestNginxLines(t *testing.T) {
 	quits := func(t *testing.T, c net.Conn) { greeted(t, c); talk(t, c, "QUIT\r\n") }
 	halfClose := func(on bool) func(*plan) { return func(p *plan) { p.HalfClose = on } }
 	nothing := func(t *testing.T, c net.Conn) { talk(t, c, "") }
+	d := newDiary(t)
+	taken := NewZone("taken", 1<<20)
+	_, _ = taken.claim([]byte("x"), 1)
 	behind := func(p *plan) {
 		p.Fronts = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 		p.HeaderTimeout = 300 * time.Millisecond
@@ -151,6 +154,12 @@ func TestNginxLines(t *testing.T) {
 			`[info] *1 connection timed out (110: Connection timed out) while proxying connection` + ngxFrom + `, upstream: "SERVER1"` + ngxGreeted}},
 		"denied": {[]string{serverAddr}, []func(*plan){access(denyAll)}, func(_ *testing.T, c net.Conn) { _, _ = io.ReadAll(c) }, []string{
 			ngxClient, `[error] *1 access forbidden by rule while initializing session` + ngxFrom}},
+		"limited": {[]string{serverAddr}, []func(*plan){limited(d, Limit{NewZone("one", 0), d.value("x"), 1})}, func(t *testing.T, c net.Conn) { _, _ = io.ReadAll(c) }, []string{
+			ngxClient, `[error] *1 no memory in limit_conn_zone "one" while initializing session` + ngxFrom}},
+		"limited behind a front": {[]string{serverAddr}, []func(*plan){behind, limited(d, Limit{taken, d.value("x"), 1})}, func(t *testing.T, c net.Conn) {
+			talk(t, c, "PROXY TCP4 203.0.113.5 203.0.113.25 40000 25\r\n")
+		}, []string{ngxClient, `[warn] *1 limiting connections by zone "taken" while initializing session` + strings.ReplaceAll(ngxFrom, "127.0.0.1", "203.0.113.5")}},
+		"returned": {nil, []func(*plan){func(p *plan) { p.Scope, p.Return = d.scope, d.value("421\r\n") }}, nothing, []string{ngxClient}},
 		"no header": {[]string{serverAddr}, []func(*plan){behind}, func(t *testing.T, c net.Conn) { talk(t, c, "EHLO x\x01\r\nfoo") }, []string{
 			ngxClient, `[error] *1 broken header: "EHLO x\x01\x0D\x0Afoo"` + ngxHeaderIn}},
 		"no header at all": {[]string{serverAddr}, []func(*plan){behind}, func(_ *testing.T, c net.Conn) { c.Close() }, []string{
@@ -179,6 +188,7 @@ func TestNginxLines(t *testing.T) {
 			c := g.dial()
 			x.do(t, c)
 			c.Close()
+			smtptest.Eventually(t, patience, "client accepted", func() bool { return g.logs.Len() > 0 })
 			g.gone(patience)
 			require.Equal(t, x.want, g.ngxLines(x.servers...))
 		})

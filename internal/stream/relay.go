@@ -37,8 +37,11 @@ func (w *worker) relay(s *session) {
 	s.up.pace.waits, s.down.pace.waits = false, false
 	more := w.pump(s, &s.up, &s.client, &s.server)
 	more = w.pump(s, &s.down, &s.server, &s.client) || more
-	if down == 0 && s.down.in > 0 && s.greeted() {
-		s.peer.Reached(w.turn(s), upstream.FirstByte)
+	if down == 0 && s.down.in > 0 {
+		w.bookFirstByte(s)
+		if s.greeted() {
+			s.peer.Reached(w.turn(s), upstream.FirstByte)
+		}
 	}
 	if s.up.done && s.down.done {
 		w.finish(s, s.cause)

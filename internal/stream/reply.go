@@ -16,6 +16,7 @@ const (
 	ReplyShutdown                 // the balancer is stopping
 	ReplyPregreet                 // the client spoke before it was greeted
 	ReplyDenied                   // the client may not use the route
+	ReplyTooMany                  // a limit of the route is reached; see Limit
 
 	replies
 )

@@ -5,6 +5,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.uber.org/zap/zapcore"
+
+	"smtplb/internal/script"
 	"smtplb/listener"
 	"smtplb/upstream"
 )
@@ -13,7 +16,7 @@ import (
 // It is immutable once a port has it; a session keeps the route it started on.
 type Route struct {
 	Group *upstream.Group
-	Key   Key // what Group hashes a session by
+	Key   Key // what the group hashes a session by
 
 	ConnectTimeout time.Duration // for each attempt
 	Timeout        time.Duration // both directions silent
@@ -49,6 +52,34 @@ type Route struct {
 	// Access says which clients are served. A client that came through a front
 	// is judged by the address in its header.
 	Access []AccessRule
+
+	// ServerName is the first server_name.
+	ServerName string
+
+	// Scope is what all values of the route were compiled by. Without one there
+	// are none, and no limits and access logs.
+	Scope *script.Scope
+
+	// Sets are run once the client is known, before the limits.
+	Sets []*script.Assignment
+	// Limits bound the sessions that are served at once. With LimitDryRun those
+	// above are only logged; either way at LimitLogLevel.
+	Limits        []Limit
+	LimitDryRun   bool
+	LimitLogLevel zapcore.Level
+
+	// KeyValue is what the group hashes a session by, in place of Key.
+	KeyValue *script.Value
+	// Pass says where a session goes in place of Group: to one of Groups, whose
+	// keys are the names in lower case, or else to an address, of which Address
+	// makes a group for this session. Any worker calls it, and it must not wait.
+	Pass    *script.Value
+	Groups  map[string]*upstream.Group
+	Address func(upstream.Addr) *upstream.Group
+	// Return is a text that clients get in place of a server.
+	Return *script.Value
+
+	AccessLogs []AccessLog
 
 	// NginxLog has sessions and their failures logged in nginx's lines.
 	NginxLog bool

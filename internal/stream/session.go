@@ -18,53 +18,13 @@ type state uint8
 const (
 	stateFree       state = iota
 	stateHeader           // the proxy in front has not said yet who the client is
+	stateAdmission        // it is known: limits and rules are asked, in one go
 	stateStandby          // every server that is fit has enough connects under way
 	stateConnecting       // a connect is under way
 	stateGreeting         // connected; the server has not greeted yet
 	stateRelaying         // bytes flow
 	stateLingering        // all is said; what the peers still send is discarded until they close
 )
-
-// cause is who or what ended a session: the first thing that happened.
-type cause uint8
-
-const (
-	causeNone cause = iota
-	causeClientClosed
-	causeServerClosed
-	causeClientReset
-	causeServerReset
-	causeIdle
-	causeNoServer
-	causeConnectFailed
-	causeNoGreeting
-	causePregreet
-	causeLimit
-	causeBadHeader
-	causeDenied
-	causeShutdown
-	causeInternal
-)
-
-var causeText = [...]string{
-	causeNone:          "none",
-	causeClientClosed:  "client closed",
-	causeServerClosed:  "server closed",
-	causeClientReset:   "client reset",
-	causeServerReset:   "server reset",
-	causeIdle:          "idle time-out",
-	causeNoServer:      "no live upstreams",
-	causeConnectFailed: "connect failed",
-	causeNoGreeting:    "no good greeting",
-	causePregreet:      "client spoke before the greeting",
-	causeLimit:         "session limit",
-	causeBadHeader:     "no PROXY header",
-	causeDenied:        "denied",
-	causeShutdown:      "shutdown",
-	causeInternal:      "internal error",
-}
-
-func (c cause) String() string { return causeText[c] }
 
 // Time limits of a session that are nobody's directive, in ms.
 const (
@@ -150,7 +110,7 @@ type session struct {
 	patient    bool // no other server is left: this one may take all the time there is
 	doubted    bool // the group was told that this server's greeting is awaited for long
 
-	outcome upstream.Outcome // what to report when the peer is released
+	outcome upstream.Outcome // what to report when the peer is released, or was reported last
 	barren  uint16           // events without progress since barrenAt; see spins
 
 	client, server end
@@ -158,6 +118,7 @@ type session struct {
 
 	route *Route
 	port  *Port
+	group *upstream.Group // nil until it is admitted
 	turn  upstream.Turn
 	peer  *upstream.Peer // held until released; nil before and after
 	last  *upstream.Peer // the latest peer tried, for the log
@@ -168,9 +129,11 @@ type session struct {
 	started int64          // ms
 	active  int64          // ms of the last progress, or of the state's begin
 	lingers int32          // bytes discarded
-	number  uint64         // of its client, in nginx's lines
+	number  uint64         // of its client, counted in the process
 
 	barrenAt int64 // ms
+
+	record *record // nil unless the route has variables; and once accounted for
 }
 
 func (s *session) clientToken() reactor.Token {
@@ -195,22 +158,6 @@ func (w *worker) open(p *Port, fd int, from netip.AddrPort) {
 	}
 }
 
-// start asks for a server for a client that is known by now.
-func (w *worker) start(s *session) {
-	if s.route.denies(s.from.Addr()) {
-		w.deny(s)
-		return
-	}
-	s.up.pace.begin(s.route.UploadRate, w.loop.Now())
-	s.down.pace.begin(s.route.DownloadRate, w.loop.Now())
-	s.route.Group.Begin(&s.turn)
-	s.turn.Limit(s.route.Tries)
-	if s.route.clientVisible() {
-		s.turn.Client = s.from.Addr()
-	}
-	w.connect(s)
-}
-
 // begin makes a session of an accepted connection.
 func (w *worker) begin(p *Port, fd int, from netip.AddrPort) *session {
 	s, index, generation := w.sessions.Get()
@@ -221,6 +168,8 @@ func (w *worker) begin(p *Port, fd int, from netip.AddrPort) *session {
 	s.port, s.route = p, p.route.Load()
 	s.from = from
 	s.started, s.active = now, now
+	s.number = w.engine.numbers.Add(1)
+	w.borrowRecord(s)
 	s.route.journal().began(w, s)
 	return s
 }
@@ -318,7 +267,7 @@ func (w *worker) expired(s *session) {
 	}
 	switch s.state {
 	case stateHeader:
-		w.badHeader(s, lateHeader)
+		w.badHeader(s, lateHeader, causeLateHeader)
 	case stateStandby:
 		w.connect(s)
 	case stateConnecting:
@@ -456,12 +405,16 @@ func (w *worker) linger(s *session) {
 	}
 }
 
-// account releases the server and logs the session, once.
+// account releases the server and what the session is counted by, and logs the
+// session, once.
 func (w *worker) account(s *session) {
 	if s.accounted {
 		return
 	}
 	s.accounted = true
+	if s.record != nil {
+		s.record.unclaim()
+	}
 	if s.peer != nil {
 		o := s.outcome
 		if s.state != stateRelaying {
@@ -471,6 +424,10 @@ func (w *worker) account(s *session) {
 	}
 	w.stats.Ended++
 	s.route.journal().ended(w, s)
+	if s.record != nil {
+		w.logAccess(s)
+		w.returnRecord(s)
+	}
 }
 
 func (w *worker) hangUp(e *end) {

@@ -1,0 +1,142 @@
+package stream
+
+import (
+	"bytes"
+	"net/netip"
+	"strings"
+
+	"github.com/valyala/bytebufferpool"
+
+	"smtplb/internal/smtp"
+	"smtplb/upstream"
+)
+
+// start admits a client that is known by now, in the order of nginx's phases,
+// and asks for a server for it.
+func (w *worker) start(s *session) {
+	s.state = stateAdmission
+	r := s.route
+	switch {
+	case s.record != nil && !w.preaccess(s):
+		w.dismiss(s, ReplyTooMany, causeTooMany)
+		return
+	case r.denies(s.from.Addr()):
+		w.dismiss(s, ReplyDenied, causeDenied)
+		return
+	case r.Return != nil:
+		w.answer(s)
+		return
+	}
+	s.group = r.Group
+	if r.Pass != nil && !w.pass(s) {
+		w.dismiss(s, ReplyUnavailable, causeNoGroup)
+		return
+	}
+	s.up.pace.begin(r.UploadRate, w.loop.Now())
+	s.down.pace.begin(r.DownloadRate, w.loop.Now())
+	s.group.Begin(&s.turn)
+	s.turn.Limit(r.Tries)
+	if r.clientVisible() {
+		s.turn.Client = s.from.Addr()
+	}
+	w.connect(s)
+}
+
+// preaccess runs the route's assignments and limits. It reports whether the
+// session is within the limits.
+func (w *worker) preaccess(s *session) bool {
+	r := s.route
+	if r.keeps() {
+		w.keep(s)
+	}
+	if len(r.Sets) == 0 && len(r.Limits) == 0 {
+		return true
+	}
+	v := w.variables(s)
+	for _, a := range r.Sets {
+		a.Run(v)
+	}
+	return w.withinLimits(s, v)
+}
+
+// keeps reports whether what is evaluated at a session's start may leave values
+// that hold until its end.
+func (r *Route) keeps() bool {
+	if len(r.Sets) > 0 || r.KeyValue.Remembers() || r.Pass.Remembers() || r.Return.Remembers() {
+		return true
+	}
+	for i := range r.Limits {
+		if r.Limits[i].Key.Remembers() {
+			return true
+		}
+	}
+	return false
+}
+
+// answer sends the text of return, without a server: as if one had said it and
+// closed.
+func (w *worker) answer(s *session) {
+	text := bytebufferpool.Get()
+	text.B = s.route.Return.Append(text.B, w.variables(s))
+	s.cause = causeReturned
+	s.up.eof, s.up.done = true, true
+	s.down.eof = true
+	if s.down.held = text; text.Len() == 0 {
+		s.down.release()
+	}
+	w.enter(s, stateRelaying)
+	w.relay(s)
+}
+
+// pass finds the group that Pass names, as nginx looks for one before it takes
+// the name for an address. It reports whether there is one.
+func (w *worker) pass(s *session) bool {
+	r := s.route
+	w.text = r.Pass.Append(w.text[:0], w.variables(s))
+	w.line = appendLower(w.line[:0], w.text)
+	if s.group = r.Groups[string(w.line)]; s.group != nil {
+		return true
+	}
+	host, _, port := bytes.Cut(w.text, []byte{':'})
+	if addr, ok := literalAddr(string(w.text)); ok {
+		s.group = r.Address(addr)
+		return true
+	}
+	if name := smtp.Printable(host, smtp.LogLimit); port {
+		w.complain(s, "no resolver defined to resolve "+name)
+	} else {
+		w.complain(s, `no port in upstream "`+name+`"`)
+	}
+	return false
+}
+
+// literalAddr reads an address with its port, or the path of a unix socket.
+func literalAddr(text string) (upstream.Addr, bool) {
+	if path, ok := strings.CutPrefix(text, "unix:"); ok {
+		return upstream.Addr{Path: path}, path != ""
+	}
+	tcp, err := netip.ParseAddrPort(text)
+	return upstream.Addr{TCP: tcp}, err == nil && tcp.Port() != 0
+}
+
+// appendLower appends text in lower case, as ngx_strncasecmp sees it.
+func appendLower(b, text []byte) []byte {
+	for _, c := range text {
+		if 'A' <= c && c <= 'Z' {
+			c |= 0x20
+		}
+		b = append(b, c)
+	}
+	return b
+}
+
+// dismiss ends the session of a client that gets no server. Where there is no
+// reply for it, it is closed at once: a reset destroys nothing of ours.
+func (w *worker) dismiss(s *session, r Reply, c cause) {
+	if s.route.Gate == nil {
+		s.cause = c
+		w.account(s)
+		w.hangUp(&s.client)
+	}
+	w.turnAway(s, r, c)
+}

@@ -1,0 +1,198 @@
+package stream
+
+import (
+	"net/netip"
+	"time"
+
+	"smtplb/internal/script"
+	"smtplb/upstream"
+)
+
+// record is what a session has beside its slot if its route has variables. It
+// is borrowed from the worker until the session is accounted for.
+type record struct {
+	// vars is the session's own if something evaluated at its start may be
+	// looked at later; see Route.keeps. Without, it is evaluated by the worker's.
+	vars     *script.Session
+	attempts []attempt // if the route has access logs
+	claims   []*counter
+	limited  script.LimitStatus
+}
+
+// attempt is what the access log says of one server. Times are in milliseconds
+// since it began, and script.Absent if that did not happen.
+type attempt struct {
+	peer               *upstream.Peer // nil: none of the group could be tried
+	began              int64          // ms
+	connect, firstByte int32
+	banner             int32 // since the connect
+	code               int32 // of the greeting; 0: none
+	session            int64
+	sent, received     int64
+}
+
+// borrowRecord gives the session a record if its route needs one.
+func (w *worker) borrowRecord(s *session) {
+	if s.route.Scope == nil {
+		return
+	}
+	if n := len(w.records); n > 0 {
+		s.record, w.records = w.records[n-1], w.records[:n-1]
+		return
+	}
+	s.record = new(record)
+}
+
+func (w *worker) returnRecord(s *session) {
+	r := s.record
+	s.record = nil
+	if r.vars != nil {
+		w.kept = append(w.kept, r.vars)
+		r.vars = nil
+	}
+	clear(r.attempts) // for the peers
+	r.attempts, r.limited = r.attempts[:0], script.LimitNone
+	w.records = append(w.records, r)
+}
+
+// keep gives the session a memory of its own for the values of variables.
+func (w *worker) keep(s *session) {
+	if n := len(w.kept); n > 0 {
+		s.record.vars, w.kept = w.kept[n-1], w.kept[:n-1]
+	} else {
+		s.record.vars = new(script.Session)
+	}
+	s.record.vars.Begin(s.route.Scope)
+}
+
+// variables returns what values are evaluated by for a session with a record, as
+// things stand now. It is the session's until the worker turns to another.
+func (w *worker) variables(s *session) *script.Session {
+	v := s.record.vars
+	if v == nil {
+		v = &w.vars
+		v.Begin(s.route.Scope)
+	}
+	w.facts(s, &v.Facts)
+	return v
+}
+
+// facts tells f all that is known of a session.
+func (w *worker) facts(s *session, f *script.Facts) {
+	f.Client, f.Front = withoutZone(s.from), withoutZone(s.from)
+	if s.front.IsValid() {
+		f.Front = withoutZone(s.front)
+		f.ProxySource, f.ProxyDestination = withoutZone(s.from), withoutZone(s.local)
+	}
+	f.Server, f.ServerPath = w.ownEnd(s)
+	f.ServerName = s.route.ServerName
+	f.Connection = s.number
+
+	f.Now = time.Now().UnixNano()
+	f.SessionTime = w.loop.Now() - s.started
+	f.BytesSent, f.BytesReceived = s.down.out, s.up.in
+	if s.accounted {
+		f.Status, f.End = s.status(), s.end()
+	}
+
+	r := s.record
+	f.LimitConn = r.limited
+	f.Attempts = f.Attempts[:0]
+	for i := range r.attempts {
+		a := &r.attempts[i]
+		name := s.groupName()
+		if a.peer != nil {
+			name = a.peer.Name()
+		}
+		f.Attempts = append(f.Attempts, script.Attempt{
+			Addr:    name,
+			Connect: int64(a.connect), FirstByte: int64(a.firstByte), Session: a.session,
+			BytesSent: a.sent, BytesReceived: a.received,
+		})
+		f.BannerCode, f.BannerTime = int(a.code), int64(a.banner)
+	}
+}
+
+// ownEnd is the address of the client's connection on our side. Only where the
+// listener has every address, the kernel is asked for it.
+func (w *worker) ownEnd(s *session) (tcp netip.AddrPort, path string) {
+	addr := s.port.socket.Addr()
+	fronted := s.front.IsValid() // local is what the header says
+	switch {
+	case addr.Path != "":
+		return netip.AddrPort{}, addr.Path
+	case !addr.TCP.Addr().IsUnspecified():
+		return withoutZone(addr.TCP), ""
+	case !fronted && s.local.IsValid():
+		return withoutZone(s.local), ""
+	case s.client.fd < 0 || w.local.Local(int(s.client.fd)) != 0:
+		return withoutZone(addr.TCP), ""
+	}
+	tcp = w.local.TCP()
+	if !fronted {
+		s.local = tcp
+	}
+	return withoutZone(tcp), ""
+}
+
+func withoutZone(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().WithZone(""), a.Port())
+}
+
+// attempted begins the record of an attempt; without a peer, of one that could
+// not be made.
+func (w *worker) attempted(s *session, p *upstream.Peer) {
+	if s.record == nil || len(s.route.AccessLogs) == 0 {
+		return
+	}
+	a := attempt{peer: p, began: w.loop.Now(), connect: script.Absent, firstByte: script.Absent, session: script.Absent}
+	if p == nil {
+		a.session = 0
+	}
+	s.record.attempts = append(s.record.attempts, a)
+}
+
+// current returns the record of the latest attempt, if there is one.
+func (s *session) current() *attempt {
+	if s.record == nil || len(s.record.attempts) == 0 {
+		return nil
+	}
+	return &s.record.attempts[len(s.record.attempts)-1]
+}
+
+// The following book what comes of the latest attempt, if it is recorded.
+
+func (w *worker) bookConnect(s *session) {
+	if a := s.current(); a != nil {
+		a.connect = int32(w.loop.Now() - a.began)
+	}
+}
+
+func (w *worker) bookFirstByte(s *session) {
+	if a := s.current(); a != nil && a.firstByte == script.Absent {
+		a.firstByte = int32(w.loop.Now() - a.began)
+	}
+}
+
+func (w *worker) bookBanner(s *session, code int) {
+	if a := s.current(); a != nil && code != 0 {
+		a.code = int32(code)
+		a.banner = int32(w.loop.Now()-a.began) - a.connect
+	}
+}
+
+func (w *worker) bookHeader(s *session, n int) {
+	if a := s.current(); a != nil {
+		a.sent = int64(n)
+	}
+}
+
+func (w *worker) bookEnd(s *session) {
+	a := s.current()
+	if a == nil {
+		return
+	}
+	a.session = w.loop.Now() - a.began
+	a.sent += s.up.out
+	a.received = s.down.in
+}
