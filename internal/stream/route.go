@@ -72,7 +72,8 @@ type Route struct {
 	KeyValue *script.Value
 	// Pass says where a session goes in place of Group: to one of Groups, whose
 	// keys are the names in lower case, or else to an address, of which Address
-	// makes a group for this session. Any worker calls it, and it must not wait.
+	// makes a group for this session. Any worker calls it; it must not wait, and is
+	// not nil where Pass is not.
 	Pass    *script.Value
 	Groups  map[string]*upstream.Group
 	Address func(upstream.Addr) *upstream.Group
