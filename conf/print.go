@@ -74,6 +74,9 @@ func (p *printer) upstream(u *Upstream) {
 	p.key("method", methodText(&u.Method))
 	p.key("proxy_protocol", quoted(u.ProxyProtocol))
 	p.key("check", checkText(&u.Check))
+	if u.Queue.Size > 0 {
+		p.key("queue", inline(pair("size", strconv.Itoa(u.Queue.Size)), pair("timeout", timeText(u.Queue.Timeout))))
+	}
 	servers := make([]string, len(u.Servers))
 	for i, s := range u.Servers {
 		servers[i] = inline(

@@ -138,6 +138,7 @@ func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
 			Name: u.Name, Method: method,
 			Checked: u.Check.On, DefaultDown: u.Check.DefaultDown,
 			OnChange: s.changed, Probe: s.probe,
+			Queue: u.Queue.Size,
 		}
 		if u.Check.On {
 			p.checks[u.Name] = checkOf(u)
@@ -167,7 +168,7 @@ func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
 	}
 	users := make(map[string]stream.Route, len(c.Upstreams)) // what they owe to their groups
 	for _, u := range c.Upstreams {
-		users[u.Name] = stream.Route{Header: headerVersions[u.ProxyProtocol], Key: keys[u.Method.Key]}
+		users[u.Name] = stream.Route{Header: headerVersions[u.ProxyProtocol], Key: keys[u.Method.Key], QueueTimeout: u.Queue.Timeout}
 	}
 	for _, server := range c.Servers {
 		for _, l := range server.Listen {
@@ -210,6 +211,7 @@ func methodOf(c conf.Method) (func([]upstream.Server) upstream.Method, error) {
 func routeOf(c conf.Server, l conf.Listen, group stream.Route) stream.Route {
 	r := stream.Route{
 		Key:            group.Key,
+		QueueTimeout:   group.QueueTimeout,
 		ConnectTimeout: c.ConnectTimeout,
 		Timeout:        c.Timeout,
 		NextUpstream:   c.NextUpstream,
