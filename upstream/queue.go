@@ -46,7 +46,7 @@ type waiter struct {
 // Claim returns a server, or Withdraw, the turn is the group's: it must not move,
 // and nobody else may touch it.
 //
-// A session that returns after it was given a server in vain goes to the front.
+// A session that has been given a server in vain goes to the front.
 func (g *Group) Wait(t *Turn, from netip.Addr, wake func()) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -185,8 +185,8 @@ func (g *Group) offer(w *waiter) bool {
 	return true
 }
 
-// push lets a session join the line of its address: at the end, or if it was
-// served before, in front of all.
+// push lets a session join the line of its address: at the end, or if it has
+// been given a server in vain, in front of all.
 func (q *queue) push(w *waiter, origin netip.Addr) {
 	l := q.lines[origin]
 	if l == nil {
@@ -196,15 +196,14 @@ func (q *queue) push(w *waiter, origin netip.Addr) {
 		l = &line{origin: origin}
 		q.lines[origin] = l
 		q.append(l)
-		if !w.turn.fresh() {
-			q.turn = l
-		}
 	}
 	w.line = l
 	if w.turn.fresh() {
 		w.prev = l.last
 	} else {
 		w.next = l.first
+		q.yield(l)
+		q.turn = l
 	}
 	*l.after(w.prev), *l.before(w.next) = w, w
 	q.n++

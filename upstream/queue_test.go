@@ -224,15 +224,10 @@ func TestWhoMayWait(t *testing.T) {
 		"full backup":               {queueing(1, with(server("b"), down), with(full, backup)), false, true},
 		"full, but configured down": {queueing(1, with(full, down)), false, false},
 		"out":                       {queueing(1, full, with(server("b"), down)), true, false},
-		"out and full":              {queueing(1, with(server("a"), maxConns(2)), with(server("b"), down)), true, false},
 	} {
 		g := upstream.NewGroup(test.config)
-		one, two := come(g, "192.0.2.1", 0), (*visitor)(nil)
+		one := come(g, "192.0.2.1", 0)
 		if test.fails {
-			if one.turn.Left() > 0 && what == "out and full" {
-				two = come(g, "192.0.2.1", 0)
-				require.NotNil(t, two.peer)
-			}
 			one.release(upstream.OutcomeRefused, 0)
 		}
 		next := come(g, "192.0.2.2", 0)
@@ -245,13 +240,47 @@ func TestWhoMayWait(t *testing.T) {
 	}
 }
 
+// Fails if a full server is waited for that is out, or that the session has
+// tried.
+func TestWhatIsNotWorthWaitingFor(t *testing.T) {
+	t.Parallel()
+	g := upstream.NewGroup(queueing(1, with(server("a"), maxConns(2)), with(server("b"), down)))
+	one := come(g, "192.0.2.1", 0)
+	come(g, "192.0.2.1", 0)
+	one.release(upstream.OutcomeRefused, 0)
+	g.Update(queueing(1, with(server("a"), maxConns(1)), with(server("b"), down)))
+	require.Equal(t, upstream.StateUnavail, status(t, g, "a", 0).State)
+	late := come(g, "192.0.2.2", 0)
+	require.False(t, late.turn.Full(), "it is out")
+
+	g = upstream.NewGroup(queueing(1, with(server("a"), func(s *upstream.Server) { s.MaxConns, s.MaxFails = 1, 0 }), with(server("b"), down)))
+	one = come(g, "192.0.2.1", 0)
+	one.release(upstream.OutcomeRefused, 0)
+	come(g, "192.0.2.1", 0)
+	require.False(t, one.next("192.0.2.1", 0), "it was tried")
+	require.False(t, one.turn.Full())
+}
+
+// Fails if a session that has looked at the backups in vain stays with them.
+func TestQueueForPrimaries(t *testing.T) {
+	t.Parallel()
+	a, b := with(server("a"), maxConns(1)), with(with(server("b"), maxConns(1)), backup)
+	g := upstream.NewGroup(queueing(1, a, b))
+	one, two := come(g, "192.0.2.1", 0), come(g, "192.0.2.1", 0)
+	require.Equal(t, "b", two.claim())
+	waiter := come(g, "192.0.2.2", 0)
+	one.release(upstream.OutcomeOK, 0)
+	require.Equal(t, "a", waiter.claim())
+}
+
 func (v *visitor) begin() *visitor {
 	v.g.Begin(&v.turn)
 	return v
 }
 
 // What makes room is told to who waits: an end, a backup, a change of the
-// configuration, a good probe, and for what only time brings, Poll.
+// configuration, a good probe, a connect or a greeting, and for what only time
+// brings, Poll or a newcomer.
 //
 // Fails if one of them is forgotten.
 func TestWhatWakes(t *testing.T) {
@@ -290,8 +319,44 @@ func TestWhatWakes(t *testing.T) {
 	require.Equal(t, "b", waiter.claim())
 	holder.release(upstream.OutcomeOK, 11)
 
+	// The same, and who notices is a newcomer, who then waits.
+	g = upstream.NewGroup(queueing(2, a, b))
+	come(g, "192.0.2.1", 0)
+	come(g, "192.0.2.1", 0).release(upstream.OutcomeRefused, 0)
+	waiter = come(g, "192.0.2.2", 0)
+	newcomer := come(g, "192.0.2.3", 11)
+	require.Equal(t, "b", waiter.claim())
+	require.Equal(t, "-", newcomer.claim())
+
+	// It may have two, but only one until that is connected.
+	g = upstream.NewGroup(queueing(2, a, with(b, maxConns(2))))
+	come(g, "192.0.2.1", 0)
+	come(g, "192.0.2.1", 0).release(upstream.OutcomeRefused, 0)
+	first := come(g, "192.0.2.2", 11)
+	waiter = come(g, "192.0.2.3", 11)
+	require.Equal(t, "b", first.claim())
+	require.Equal(t, "-", waiter.claim())
+	first.peer.Connected(11)
+	require.Equal(t, "b", waiter.claim())
+
+	// By a connect that is made to one with as many under way as it may have.
+	c := queueing(2, a, with(b, func(s *upstream.Server) { s.MaxConns, s.MaxPending, s.SlowStart = 2, 1, 10 }))
+	c.Checked = true
+	g = upstream.NewGroup(c)
+	recovering := g.Snapshot(0)[1].Peer
+	recovering.Probed(upstream.Probe{State: upstream.StateUnhealthy}, 0)
+	recovering.Probed(upstream.Probe{Good: true, State: upstream.StateUp}, 1)
+	come(g, "192.0.2.1", 1)
+	first = come(g, "192.0.2.1", 1)
+	require.Equal(t, "b", first.claim())
+	waiter = come(g, "192.0.2.2", 1)
+	require.Equal(t, "-", waiter.claim())
+	require.Equal(t, 1, g.Waiting())
+	first.peer.Established(&first.turn)
+	require.Equal(t, "b", waiter.claim())
+
 	// By a probe.
-	c := queueing(1, a, b)
+	c = queueing(1, a, b)
 	c.Checked = true
 	g = upstream.NewGroup(c)
 	out := g.Snapshot(0)[1].Peer
@@ -323,10 +388,24 @@ func TestQueueAfterFailure(t *testing.T) {
 	late.release(upstream.OutcomeOK, 0)
 	require.Equal(t, "-", early.claim())
 	require.Equal(t, "a", same.claim(), "what early has tried")
-	last := come(g, "192.0.2.4", 0)
+	last, behind := come(g, "192.0.2.4", 0), come(g, "192.0.2.2", 0)
+	require.Equal(t, 3, g.Waiting())
 	two.release(upstream.OutcomeOK, 0)
 	require.Equal(t, "-", last.claim())
 	require.Equal(t, "b", early.claim())
+
+	// It returns while others of its address wait.
+	early.release(upstream.OutcomeRefused, 0)
+	require.Equal(t, "b", last.claim())
+	same.release(upstream.OutcomeRefused, 0)
+	require.Equal(t, "a", behind.claim())
+	behind.release(upstream.OutcomeOK, 0)
+	next := come(g, "192.0.2.5", 0)
+	require.Equal(t, "a", next.claim())
+	other, own := come(g, "192.0.2.5", 0), come(g, "192.0.2.2", 0)
+	require.True(t, same.next("192.0.2.2", 0))
+	last.release(upstream.OutcomeOK, 0)
+	require.Equal(t, "b", same.claim(), "before %v and %v", other, own)
 }
 
 // Sessions come, wait, are given servers, and leave, on many goroutines. At no
