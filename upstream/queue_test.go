@@ -470,6 +470,30 @@ func TestQueueRaces(t *testing.T) {
 	}
 }
 
+// keys notes what sessions are hashed by.
+type keys struct{ seen []string }
+
+func (k *keys) Pick(slots []upstream.Slot, s *upstream.Session) int {
+	k.seen = append(k.seen, string(s.Key))
+	return inOrder{}.Pick(slots, s)
+}
+
+// Fails if a session that waits relies on a key that is its worker's.
+func TestQueueKeepsKey(t *testing.T) {
+	t.Parallel()
+	k := &keys{}
+	c := queueing(1, with(server("a"), maxConns(1)), with(server("b"), down))
+	c.Method = func([]upstream.Server) upstream.Method { return k }
+	g := upstream.NewGroup(c)
+	holder, waiter, buffer := come(g, "192.0.2.1", 0), &visitor{g: g}, []byte("key")
+	waiter.begin().turn.Session.Key = buffer
+	require.True(t, waiter.next("192.0.2.2", 0))
+	copy(buffer, "KEY")
+	holder.release(upstream.OutcomeOK, 0)
+	require.Equal(t, "a", waiter.claim())
+	require.Equal(t, "key", k.seen[len(k.seen)-1])
+}
+
 // A pick with a queue that nobody waits in allocates no more than without: nothing.
 //
 // Fails if Next makes ready for a wait.

@@ -25,13 +25,13 @@ func waitsInQueue(s *session) bool { return s.state == stateQueue }
 
 // The only server is full. A session waits for it, and is told nothing; it gets
 // the server when the other one ends, leaves unnoticed if its client does, and
-// is refused when its time is up, but not when that for trying servers is.
+// is refused when its time is up.
 //
-// Fails if it is refused at once, is not woken, is not let go with its client, is
-// never refused, or spends in the queue what it has for trying (timeLeft, within).
+// Fails if it is refused at once, is not woken, is not let go with its client, or
+// is never refused.
 func TestQueue(t *testing.T) {
 	t.Parallel()
-	const queueTimeout, nextTimeout = 1500 * time.Millisecond, 300 * time.Millisecond
+	const queueTimeout = 1500 * time.Millisecond
 	for name, test := range map[string]struct {
 		option func(*plan)
 		then   func(t *testing.T, g *rig, c net.Conn, release func())
@@ -40,11 +40,6 @@ func TestQueue(t *testing.T) {
 			release()
 			requireGreeted(t, c)
 			require.Zero(t, g.group.Waiting())
-		}},
-		"after the time for trying": {func(p *plan) { p.NextTimeout = nextTimeout }, func(t *testing.T, g *rig, c net.Conn, release func()) {
-			time.Sleep(2 * nextTimeout)
-			release()
-			requireGreeted(t, c)
 		}},
 		"client leaves": {nil, func(t *testing.T, g *rig, c net.Conn, release func()) {
 			require.NoError(t, smtptest.Abort(c))
@@ -152,6 +147,58 @@ func TestQueueForAnotherServer(t *testing.T) {
 			requireGreeted(t, c)
 		})
 	}
+}
+
+// A session has waited for longer than it may try servers. It is given a dead one
+// then, waits for the other, and has time for its greeting. Its time in the queue
+// goes on where it was.
+//
+// Fails if time in the queue counts as trying, for a further server (timeLeft) or
+// for the one that is tried (within), or if each wait has a time-out of its own.
+func TestQueueIsNotTrying(t *testing.T) {
+	t.Parallel()
+	const nextTimeout = 2 * time.Second
+	for _, queueTimeout := range []time.Duration{4 * nextTimeout, nextTimeout + nextTimeout/4} {
+		slow := newWitness(t, after(func(*visit) bool { time.Sleep(200 * time.Millisecond); return true }, good)).addr
+		g := newRig(t, []string{smtptest.Refused(t), slow}, gated, queueing, func(p *plan) {
+			p.NextTimeout, p.QueueTimeout = nextTimeout, queueTimeout
+		})
+		giveDead, giveSlow := g.hold(), g.hold()
+		c := g.dial()
+		require.True(t, g.comes(of(c, waitsInQueue)))
+		time.Sleep(nextTimeout + 100*time.Millisecond)
+		giveDead()
+		require.True(t, g.comes(of(c, func(s *session) bool { return s.waited > 0 && waitsInQueue(s) })))
+		if queueTimeout > 2*nextTimeout {
+			giveSlow()
+			requireGreeted(t, c)
+			continue
+		}
+		begun := time.Now()
+		saw, err := io.ReadAll(c)
+		require.NoError(t, err)
+		require.Equal(t, limitReply, string(saw))
+		require.Less(t, time.Since(begun), nextTimeout)
+		giveSlow()
+	}
+}
+
+// One server is full, the other one was out for a failure, and nothing happens
+// but that its time is over: the session that waits gets it.
+//
+// Fails if sessions in the queue do not have the group look at the clock.
+func TestQueueByTheClock(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, []string{newWitness(t, good).addr, newWitness(t, good).addr}, gated, queueing, func(p *plan) {
+		p.servers[1].FailTimeout = 1
+	})
+	defer g.hold()()
+	var turn upstream.Turn
+	g.group.Begin(&turn)
+	g.group.Next(&turn, g.Seconds()).Release(&turn, upstream.OutcomeRefused, g.Seconds())
+	c := g.dial()
+	require.True(t, g.comes(of(c, waitsInQueue)))
+	requireGreeted(t, c)
 }
 
 // Clients come, wait, leave and are served on two loops, faster than there are
