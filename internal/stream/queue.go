@@ -25,7 +25,7 @@ func (w *worker) enqueue(s *session) {
 	}
 	// The servers may be given away on any loop.
 	if !s.route.Group.Wait(&s.turn, s.from.Addr(), func() { w.loop.Post(claim) }) {
-		w.complain(s, "queue is full", zap.String("upstream", s.route.Group.Name()))
+		w.complain(s, "queue is full", s.aboutQueue()...)
 		w.turnAway(s, ReplyLimit, causeQueueFull)
 		return
 	}
@@ -74,8 +74,13 @@ func (w *worker) queueExpired(s *session) {
 	if w.claim(s) {
 		return // at the last moment
 	}
-	w.complain(s, "no server is free in time", zap.String("upstream", s.route.Group.Name()))
+	w.complain(s, "no server is free in time", s.aboutQueue()...)
 	w.turnAway(s, ReplyLimit, causeQueueTimeout)
+}
+
+func (s *session) aboutQueue() []zap.Field {
+	g := s.route.Group
+	return []zap.Field{zap.String("upstream", g.Name()), zap.Int("waiting", g.Waiting())}
 }
 
 // leaveQueue takes a session out that ends, and gives back what it may have
