@@ -45,6 +45,12 @@ var upstreamTable = directives[Upstream]{"[[upstream]]", []directive[Upstream]{
 	{"proxy_protocol", "off", slot(oneOf("off", "v1", "v2"), func(u *Upstream) *string { return &u.ProxyProtocol })},
 	{"check", none, (*reader).check},
 	{"agent", none, (*reader).agent},
+	{"queue", none, (*reader).queue},
+}}
+
+var queueTable = directives[Queue]{"queue", []directive[Queue]{
+	{"size", required, slot(number(1, maxQueue), func(q *Queue) *int { return &q.Size })},
+	{"timeout", "60s", slot(msec(1), func(q *Queue) *time.Duration { return &q.Timeout })},
 }}
 
 var methodTable = directives[Method]{"method", []directive[Method]{
@@ -136,6 +142,9 @@ var smtpRepliesTable = directives[SMTPReplies]{"smtp_replies", []directive[SMTPR
 	{"denied", denied, slot(replyText, func(r *SMTPReplies) *string { return &r.Denied })},
 }}
 
+// maxQueue bounds what waits for servers; no process has as many descriptors.
+const maxQueue = 1 << 20
+
 // Bounds of one configuration, all its files together.
 const (
 	maxServers = 10_000
@@ -176,6 +185,7 @@ func homes() map[string]string {
 	settle(m, methodTable)
 	settle(m, checkTable)
 	settle(m, agentTable)
+	settle(m, queueTable)
 	settle(m, upstreamServerTable)
 	settle(m, serverTable)
 	settle(m, smtpRepliesTable)
@@ -204,7 +214,7 @@ var notYet = strings.Fields(`
 	mqtt* multi_accept multipath open_log_file_cache pass pcre_jit preread_*
 	proxy_bind_dynamic proxy_downstream_buffer proxy_requests proxy_responses
 	proxy_session_drop proxy_socket_rcvbuf proxy_socket_sndbuf proxy_ssl
-	proxy_ssl_* proxy_upstream_buffer queue random rcvbuf real_ip_* resolve
+	proxy_ssl_* proxy_upstream_buffer random rcvbuf real_ip_* resolve
 	resolver resolver_* return route server_name server_names_* service set setfib
 	sndbuf split_clients ssl ssl_* state status status_zone stream syslog tcp
 	thread_pool timer_resolution udp use variables_hash_* worker_aio_*

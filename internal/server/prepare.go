@@ -140,6 +140,7 @@ func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
 			Checked: u.Check.On, DefaultDown: u.Check.DefaultDown,
 			Agents:   u.Agent.On,
 			OnChange: s.changed, Probe: s.probe,
+			Queue: u.Queue.Size,
 		}
 		if u.Agent.On {
 			p.agents[u.Name] = agentOf(u)
@@ -172,7 +173,7 @@ func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
 	}
 	users := make(map[string]stream.Route, len(c.Upstreams)) // what they owe to their groups
 	for _, u := range c.Upstreams {
-		users[u.Name] = stream.Route{Header: headerVersions[u.ProxyProtocol], Key: keys[u.Method.Key]}
+		users[u.Name] = stream.Route{Header: headerVersions[u.ProxyProtocol], Key: keys[u.Method.Key], QueueTimeout: u.Queue.Timeout}
 	}
 	for _, server := range c.Servers {
 		for _, l := range server.Listen {
@@ -215,6 +216,7 @@ func methodOf(c conf.Method) (func([]upstream.Server) upstream.Method, error) {
 func routeOf(c conf.Server, l conf.Listen, group stream.Route) stream.Route {
 	r := stream.Route{
 		Key:            group.Key,
+		QueueTimeout:   group.QueueTimeout,
 		ConnectTimeout: c.ConnectTimeout,
 		Timeout:        c.Timeout,
 		NextUpstream:   c.NextUpstream,

@@ -36,6 +36,7 @@ const (
 	doingHeader     = "reading PROXY protocol"
 	doingInit       = "initializing session"
 	doingConnecting = "connecting to upstream"
+	doingQueue      = "waiting in the queue of upstream"
 	doingGreeting   = "reading greeting from upstream"
 	doingRelaying   = "proxying connection"
 )
@@ -43,6 +44,8 @@ const (
 // doing is for the sessions that have begun to look for a server.
 func (s *session) doing() string {
 	switch s.state {
+	case stateQueue:
+		return doingQueue
 	case stateGreeting:
 		return doingGreeting
 	case stateRelaying:

@@ -19,6 +19,7 @@ const (
 	stateFree       state = iota
 	stateHeader           // the proxy in front has not said yet who the client is
 	stateStandby          // every server that is fit has enough connects under way
+	stateQueue            // every server that is fit has max_conns sessions
 	stateConnecting       // a connect is under way
 	stateGreeting         // connected; the server has not greeted yet
 	stateRelaying         // bytes flow
@@ -36,6 +37,8 @@ const (
 	causeServerReset
 	causeIdle
 	causeNoServer
+	causeQueueFull
+	causeQueueTimeout
 	causeConnectFailed
 	causeNoGreeting
 	causePregreet
@@ -54,6 +57,8 @@ var causeText = [...]string{
 	causeServerReset:   "server reset",
 	causeIdle:          "idle time-out",
 	causeNoServer:      "no live upstreams",
+	causeQueueFull:     "queue full",
+	causeQueueTimeout:  "queue time-out",
 	causeConnectFailed: "connect failed",
 	causeNoGreeting:    "no good greeting",
 	causePregreet:      "client spoke before the greeting",
@@ -167,6 +172,7 @@ type session struct {
 	front   netip.AddrPort // the proxy that introduced the client, if one did
 	started int64          // ms
 	active  int64          // ms of the last progress, or of the state's begin
+	waited  int64          // ms in the queue, before the present state
 	lingers int32          // bytes discarded
 	number  uint64         // of its client, in nginx's lines
 
@@ -281,6 +287,8 @@ func (w *worker) event(s *session, kind reactor.Kind, events uint32) {
 		w.readHeader(s)
 	case stateStandby:
 		w.waiting(s)
+	case stateQueue:
+		w.queued(s)
 	case stateConnecting:
 		if kind == kindServer {
 			w.connecting(s, events)
@@ -311,6 +319,9 @@ func (w *worker) expired(s *session) {
 		s.doubted = true
 		s.peer.Waited(w.seconds())
 	}
+	if s.state == stateQueue {
+		s.route.Group.Poll(w.seconds())
+	}
 	at := w.deadline(s)
 	if at > w.loop.Now() {
 		w.loop.Timers.Arm(s.index, at)
@@ -321,6 +332,8 @@ func (w *worker) expired(s *session) {
 		w.badHeader(s, lateHeader)
 	case stateStandby:
 		w.connect(s)
+	case stateQueue:
+		w.queueExpired(s)
 	case stateConnecting:
 		o := upstream.OutcomeConnectTimeout
 		if w.loop.Now()-s.active < s.route.ConnectTimeout.Milliseconds() {
@@ -354,6 +367,8 @@ func (w *worker) deadline(s *session) int64 {
 		return s.started + s.route.headerTimeout()
 	case stateStandby:
 		return w.within(s, s.active+standbyPeriod)
+	case stateQueue:
+		return min(w.loop.Now()+pollPeriod, s.queueLimit())
 	case stateConnecting:
 		return w.within(s, s.active+s.route.ConnectTimeout.Milliseconds())
 	case stateGreeting:
@@ -462,6 +477,9 @@ func (w *worker) account(s *session) {
 		return
 	}
 	s.accounted = true
+	if s.state == stateQueue {
+		w.leaveQueue(s)
+	}
 	if s.peer != nil {
 		o := s.outcome
 		if s.state != stateRelaying {
