@@ -78,7 +78,7 @@ func fullPool(t testing.TB, n, maxConns int, script smtptest.Script) (scanners [
 	return scanners, servers, stores
 }
 
-// 500 clients come at once to a fullPool that takes 50. None is refused, and no
+// 500 clients come at once to a pool that takes 50. None is refused, and no
 // scanner has more than its ten at a time, but all have these.
 //
 // Fails if sessions do not wait, if a place is given away that is not free, if
