@@ -107,6 +107,9 @@ func (i *instance) handle(signals <-chan os.Signal) {
 			} else {
 				i.logger.Info("log reopened")
 			}
+			if err := i.server.ReopenLogs(); err != nil {
+				i.logger.Error("access log not reopened, writing to the old file", zap.Error(err))
+			}
 		case syscall.SIGUSR2:
 			i.logger.Error("SIGUSR2: this version cannot hand over to another program; restart it instead")
 		case syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGINT:

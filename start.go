@@ -89,6 +89,9 @@ func (i *instance) settle(c settings) error {
 		if err := i.log.GiveTo(c.identity.UID); err != nil {
 			i.logger.Warn("log file keeps its owner", zap.Error(err))
 		}
+		if err := i.server.GiveLogs(c.identity.UID); err != nil {
+			i.logger.Warn("access log keeps its owner", zap.Error(err))
+		}
 		if err := c.identity.Become(capabilities(c.Config)...); err != nil {
 			return fmt.Errorf("become user %q: %w", c.User, err)
 		}

@@ -167,6 +167,7 @@ type Upstream struct {
 	ProxyProtocol string // off, v1 or v2: the header that servers get
 	Check         Check
 	Agent         Agent
+	Queue         Queue
 	Servers       []UpstreamServer
 }
 
@@ -179,6 +180,13 @@ type Method struct {
 	Two        bool     // random: the one with fewer sessions of two
 	Of         string   // least_time: connect, first_byte or last_byte
 	Inflight   bool     // least_time: with the sessions that have not come that far
+}
+
+// Queue is where sessions wait while all servers have max_conns sessions.
+type Queue struct {
+	Position Position // of the directive
+	Size     int      // sessions; 0: there is none
+	Timeout  time.Duration
 }
 
 // Check is how the servers of an upstream are probed.

@@ -50,6 +50,12 @@ var upstreamTable = directives[Upstream]{"[[upstream]]", []directive[Upstream]{
 	{"proxy_protocol", "off", slot(oneOf("off", "v1", "v2"), func(u *Upstream) *string { return &u.ProxyProtocol })},
 	{"check", none, (*reader).check},
 	{"agent", none, (*reader).agent},
+	{"queue", none, (*reader).queue},
+}}
+
+var queueTable = directives[Queue]{"queue", []directive[Queue]{
+	{"size", required, slot(number(1, maxQueue), func(q *Queue) *int { return &q.Size })},
+	{"timeout", "60s", slot(msec(1), func(q *Queue) *time.Duration { return &q.Timeout })},
 }}
 
 var methodTable = directives[Method]{"method", []directive[Method]{
@@ -149,6 +155,9 @@ var smtpRepliesTable = directives[SMTPReplies]{"smtp_replies", []directive[SMTPR
 	{"denied", denied, slot(replyText, func(r *SMTPReplies) *string { return &r.Denied })},
 }}
 
+// maxQueue bounds what waits for servers; no process has as many descriptors.
+const maxQueue = 1 << 20
+
 // Bounds of one configuration, all its files together.
 const (
 	maxServers = 10_000
@@ -194,6 +203,7 @@ func homes() map[string]string {
 	settle(m, methodTable)
 	settle(m, checkTable)
 	settle(m, agentTable)
+	settle(m, queueTable)
 	settle(m, upstreamServerTable)
 	settle(m, serverTable)
 	settle(m, accessLogTable)
@@ -223,7 +233,7 @@ var notYet = strings.Fields(`
 	match metrics mqtt* multi_accept multipath open_log_file_cache pass pcre_jit
 	preread_* proxy_bind_dynamic proxy_downstream_buffer proxy_requests
 	proxy_responses proxy_session_drop proxy_socket_rcvbuf proxy_socket_sndbuf
-	proxy_ssl proxy_ssl_* proxy_upstream_buffer queue random rcvbuf real_ip_*
+	proxy_ssl proxy_ssl_* proxy_upstream_buffer random rcvbuf real_ip_*
 	resolve resolver resolver_* route server_name server_names_* service setfib
 	sndbuf ssl ssl_* state status status_zone stream syslog tcp thread_pool
 	timer_resolution udp use variables_hash_* worker_aio_* worker_connections

@@ -47,6 +47,7 @@ func TestReference(t *testing.T) {
 	checkSection(t, sections["upstream"], upstreamTable, inUpstream)
 	checkSection(t, sections["Keys of check"], checkTable, inUpstream)
 	checkSection(t, sections["Keys of agent"], agentTable, inUpstream)
+	checkSection(t, sections["Keys of queue"], queueTable, inUpstream)
 	checkSection(t, sections["Keys of method"], methodTable, inUpstream)
 	checkSection(t, sections["Servers of an upstream"], upstreamServerTable, inUpstream)
 	checkSection(t, sections["server"], serverTable, inServer)

@@ -98,6 +98,7 @@ var ngxGroups = []ngxDirective{
 	{"least_conn", inUpstream, args0 | many, (*ngxReader).leastConn},
 	{"least_time", inUpstream, args1 | args2 | many, (*ngxReader).leastTime},
 	{"random", inUpstream, args0 | args1 | args2 | many, (*ngxReader).random},
+	{"queue", inUpstream, args1 | args2, (*ngxReader).queue},
 	{"check", inUpstream, oneMore, (*ngxReader).check},
 	{"check_smtp_send", inUpstream, args1, (*ngxReader).checkSMTPSend},
 	{"check_smtp_expect_alive", inUpstream, oneMore, (*ngxReader).checkSMTPExpect},
@@ -225,7 +226,6 @@ var ngxRefused = []ngxDirective{
 
 	{"busyness", inUpstream, args0, unsupported(`use "least_conn"`)},
 	{"ip_hash", inUpstream, args0, unsupported(`use "hash $remote_addr"`)},
-	{"queue", inUpstream, oneMore, unsupported("")},
 	{"state", inUpstream, args1, unsupported("")},
 	{"check_fastcgi_param", inUpstream, args2 | many, unsupported("")},
 	{"check_http_expect_alive", inUpstream, oneMore, unsupported("it is for HTTP")},

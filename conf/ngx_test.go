@@ -112,6 +112,7 @@ stream {
     upstream a {
         server [2001:DB8::1]:25 weight=5 max_conns=100 max_fails=0 fail_timeout=1M slow_start=1m max_pending=7;
         server A.example.org:25 backup down;
+        queue 20 timeout=90;
         check_smtp_send "LHLO probe.example.org\r\n";
         check interval=100 down_interval=200 timeout=30 rise=4 fall=5 type=smtp default_down=true port=26 tls=starttls
             cert_warning=1d proxy_protocol=v2 mail_from=a@b rcpt_to=c@d;
@@ -195,6 +196,7 @@ stream {
 		Helo: "probe.example.org", Verb: "lhlo", MailFrom: "a@b", RcptTo: "c@d",
 	}, u.Check)
 	require.Equal(t, "v2", u.ProxyProtocol)
+	require.Equal(t, Queue{u.Queue.Position, 20, 90 * time.Second}, u.Queue)
 	require.Equal(t, []UpstreamServer{
 		{
 			Position: u.Servers[0].Position,
@@ -240,14 +242,14 @@ stream {
 		DownloadRate:        1 << 20,
 		RealIPFrom:          []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("10.0.0.0/8")},
 		ProxyHeaderTimeout:  3 * time.Second,
-		Sets:                []Set{{line(56), "$A", "b$c"}, {line(57), "$a", ""}},
+		Sets:                []Set{{line(57), "$A", "b$c"}, {line(58), "$a", ""}},
 		AccessLogs: []AccessLog{
-			{line(58), "/var/log/a$A.log", "mail", 0, 0, 0, "$a"},
-			{line(59), "/var/log/b.log", "json", 64 << 10, time.Second, 1, ""},
+			{line(59), "/var/log/a$A.log", "mail", 0, 0, 0, "$a"},
 			{line(60), "/var/log/b.log", "json", 64 << 10, time.Second, 1, ""},
-			{line(61), "syslog:server=unix:/dev/log", "mail", 0, 0, 0, "0"},
+			{line(61), "/var/log/b.log", "json", 64 << 10, time.Second, 1, ""},
+			{line(62), "syslog:server=unix:/dev/log", "mail", 0, 0, 0, "0"},
 		},
-		Limits:        []Limit{{line(62), "addr", 65535}, {line(63), "two", 1}},
+		Limits:        []Limit{{line(63), "addr", 65535}, {line(64), "two", 1}},
 		LimitLogLevel: "info",
 		LimitDryRun:   true,
 		Access: []AccessRule{
@@ -370,6 +372,9 @@ invalid number of arguments in "pid" directive in n.conf:8
 unexpected "}" in n.conf:9`},
 		{"control characters", "a\x1b[2J\x00\xff;", `unknown directive "a?[2J??" in n.conf:1`},
 		{"no server", "events { }", `no server in a "stream" block of n.conf: nothing would listen`},
+		{"queue", inGroup("queue 0;"), `invalid queue size "0" in n.conf:3`},
+		{"queue timeout", inGroup("queue 1 timeout=0;"), `invalid parameter "timeout=0" in n.conf:3`},
+		{"queue parameter", inGroup("queue 1 time=5;"), `invalid parameter "time=5" in n.conf:3`},
 		{"check interval", inGroup("check interval=5s;"), `invalid parameter "interval=5s" in n.conf:3`},
 		{"check zero", inGroup("check fall=0;"), `invalid parameter "fall=0" in n.conf:3`},
 		{"check default_down", inGroup("check default_down=yes;"), `invalid parameter "default_down=yes" in n.conf:3`},

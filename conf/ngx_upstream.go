@@ -100,6 +100,29 @@ func upstreamServerParameter(s *UpstreamServer, word string) error {
 	return nil
 }
 
+// queueTimeout is that of a queue which says none, as in the commercial nginx.
+const queueTimeout = 60 * time.Second
+
+// queue reads a directive that the commercial nginx has for HTTP.
+func (r *ngxReader) queue(b *ngxBlock, d nginx.Directive) error {
+	q := Queue{Position: place(d), Timeout: queueTimeout}
+	size, ok := atoi(d.Args[0], maxQueue)
+	if !ok || size == 0 {
+		return fmt.Errorf(`invalid queue size "%s"`, d.Args[0])
+	}
+	q.Size = int(size)
+	for _, word := range d.Args[1:] {
+		value, named := strings.CutPrefix(word, "timeout=")
+		timeout, err := parseTime(value, millis)
+		if !named || err != nil || timeout == 0 {
+			return invalidParameter(word)
+		}
+		q.Timeout = timeout
+	}
+	b.upstream.Queue = q
+	return nil
+}
+
 func (r *ngxReader) proxyPass(b *ngxBlock, d nginx.Directive) error {
 	if strings.Contains(d.Args[0], "$") {
 		return r.passToText(b, d)

@@ -79,6 +79,9 @@ func (p *printer) upstream(u *Upstream) {
 	if u.Agent.On {
 		p.key("agent", agentText(&u.Agent))
 	}
+	if u.Queue.Size > 0 {
+		p.key("queue", inline(pair("size", strconv.Itoa(u.Queue.Size)), pair("timeout", timeText(u.Queue.Timeout))))
+	}
 	servers := make([]string, len(u.Servers))
 	for i, s := range u.Servers {
 		servers[i] = inline(

@@ -36,7 +36,8 @@ func placeless(c *Config) *Config {
 	}
 	for i := range c.Upstreams {
 		u := &c.Upstreams[i]
-		u.Position, u.Check.Position, u.Method.Position, u.Agent.Position = Position{}, Position{}, Position{}, Position{}
+		u.Position, u.Check.Position, u.Method.Position = Position{}, Position{}, Position{}
+		u.Agent.Position, u.Queue.Position = Position{}, Position{}
 		u.Implicit = u.Implicit && u.ProxyProtocol == "off" // else it must be written
 		for j := range u.Servers {
 			u.Servers[j].Position = Position{}

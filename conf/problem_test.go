@@ -70,7 +70,7 @@ t.toml:11:1: "weight" belongs to a server of [[upstream]], not to [[server]]`},
 	{"not yet", "worker_connections = 512\n" + sound + "allow = 'all'\nqueue = 1\nproxy_ssl_name = 'x'\nssl = true\nresolver = 'x'\n",
 		`t.toml:1:1: "worker_connections" is not supported by this version; worker_rlimit_nofile bounds the sessions
 t.toml:9:1: "allow" is not supported by this version; use access, as in access = ["allow 10.0.0.0/8", "deny all"]
-t.toml:10:1: "queue" is not supported by this version
+t.toml:10:1: "queue" belongs to [[upstream]], not to [[server]]
 t.toml:11:1: "proxy_ssl_name" is not supported by this version
 t.toml:12:1: "ssl" is not supported by this version
 t.toml:13:1: "resolver" is not supported by this version`},

@@ -116,6 +116,12 @@ func (r *reader) check(u *Upstream, n *node) {
 	}
 }
 
+// queue reads who may wait; a number alone is the size.
+func (r *reader) queue(u *Upstream, n *node) {
+	u.Queue.Position = n.at
+	queueTable.read(r, &u.Queue, n.asTable("size"))
+}
+
 func (r *reader) servers(c *Config, n *node) {
 	for _, n := range n.elements() {
 		s := Server{Position: n.at}

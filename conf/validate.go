@@ -73,6 +73,9 @@ func (v *validator) upstreams() {
 		case !slices.ContainsFunc(u.Servers, func(s UpstreamServer) bool { return !s.Backup }):
 			v.problem(u.Position, "upstream %q has only backup servers; it needs one that is not", u.Name)
 		}
+		if u.Queue.Size > 0 && !slices.ContainsFunc(u.Servers, func(s UpstreamServer) bool { return s.MaxConns > 0 }) {
+			v.warn(u.Queue.Position, "queue: nobody will ever wait, since no server of upstream %q has max_conns", u.Name)
+		}
 		if total += len(u.Servers); total > maxServers && !over {
 			over = true
 			v.problem(u.Servers[len(u.Servers)-(total-maxServers)].Position,

@@ -71,6 +71,8 @@ func (p *Peer) AgentSaid(w AgentWord, now int64) {
 	if !g.agents {
 		return
 	}
+	g.now = max(g.now, now)
+	defer g.serve()
 	s, before, from := p.slot, p.agent, p.slot.standing()
 	p.agent.take(w)
 	g.obey(s)

@@ -24,6 +24,9 @@
 //
 // Every peer that Next returned is released exactly once.
 //
+// Where a group has a queue, a session that finds all servers full may Wait
+// there, and Claim the one that is given to it in the end.
+//
 // The package decides who may be picked; which of those it is, a Method says
 // (package balancer). It makes no system call, starts no goroutine and has no
 // clock: now is whole seconds of one monotonic clock, as nginx's ngx_time(),

@@ -15,8 +15,16 @@ const (
 
 // fitness of a server whose share in its slow start is not looked at.
 func (g *Group) fitness(s *Slot, now int64) fitness {
+	if s.full() {
+		return never
+	}
+	return g.condition(s, now)
+}
+
+// condition is how fit a server is, however many sessions it has.
+func (g *Group) condition(s *Slot, now int64) fitness {
 	switch {
-	case s.down || s.full() || s.agent == StateDrain || s.agent == StateMaint:
+	case s.down || s.agent == StateDrain || s.agent == StateMaint:
 		return never
 	case s.agent != StateUp:
 		return out

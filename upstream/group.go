@@ -27,6 +27,7 @@ type Config struct {
 	Servers []Server              // a host name with several addresses is several servers
 	Checked bool                  // servers are probed: somebody calls Peer.Probed
 	Agents  bool                  // servers have agents: somebody calls Peer.AgentSaid
+	Queue   int                   // sessions that may wait while all servers are full; see Wait
 
 	// DefaultDown has a new server begin as StateUnhealthy, if Checked.
 	DefaultDown bool
@@ -57,6 +58,8 @@ type Group struct {
 	onChange func(Change)
 	askProbe func(*Peer)
 	asked    int64 // when all servers were last to be probed; see resort
+	queue    queue
+	now, ms  int64 // the latest present that was told, see observe
 }
 
 // tier is the primary or the backup servers of a group. Its slots do not move
@@ -168,6 +171,8 @@ func (g *Group) Update(c Config) {
 	g.probed, g.least, g.onChange = c.Checked, least, c.OnChange
 	g.askProbe, g.measure = c.Probe, measure
 	g.tries.Store(int64(tries))
+	g.queue.limit = c.Queue
+	g.serve()
 }
 
 // tiers returns both tiers with their methods and without their slots.
@@ -223,7 +228,8 @@ func (g *Group) Begin(t *Turn) {
 // connections. A session tries no server twice. When no primary may be had,
 // because it was tried, has failed, is full or down, the session goes over to
 // the backups and stays with them. Nil means no live upstreams, or if
-// Turn.MustWait, none for the moment; nothing is reset by that.
+// Turn.MustWait or Turn.Full, none for the moment; nothing is reset by that.
+// Sessions in the queue have had their choice before.
 //
 // See ngx_stream_upstream_get_round_robin_peer. Where servers are checked or
 // start slowly, those in doubt or warming are left for last, backups included.
@@ -231,20 +237,32 @@ func (g *Group) Next(t *Turn, now int64) *Peer {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 
-	s, wait := g.choose(t, now)
-	t.wait = s == nil && wait
+	g.observe(t, now)
+	g.serve()
+	s, wait := g.search(t, now)
+	full := s == nil && g.queue.limit > 0 && g.full(t)
+	t.wait, t.full = wait, full
+	if s == nil && !wait && !full && t.held == 0 { // a server that may yet take the session is better than one that is out
+		s = g.resort(t, now)
+	}
 	if s == nil {
 		return nil
 	}
+	return g.seat(s, t)
+}
+
+// seat notes in the turn that it has a server.
+func (g *Group) seat(s *Slot, t *Turn) *Peer {
+	t.wait, t.full = false, false
 	t.held++
 	g.depart(s, t)
 	t.remember(s.peer)
 	return s.peer
 }
 
-// choose picks among the fittest. If it finds none, wait tells that one was
+// search picks among the fittest. If it finds none, wait tells that one was
 // left out for being crowded.
-func (g *Group) choose(t *Turn, now int64) (s *Slot, wait bool) {
+func (g *Group) search(t *Turn, now int64) (s *Slot, wait bool) {
 	for least := fit; least <= g.least; least++ {
 		if !t.backup || least > fit {
 			s, crowded := g.pickPrimary(t, least, now)
@@ -262,10 +280,7 @@ func (g *Group) choose(t *Turn, now int64) (s *Slot, wait bool) {
 			wait = wait || crowded
 		}
 	}
-	if wait || t.held > 0 {
-		return nil, wait // a server that may yet take the session is better than one that is out
-	}
-	return g.resort(t, now), false
+	return nil, wait
 }
 
 // pickPrimary lets the only server of a group without checks pass whatever its

@@ -85,7 +85,7 @@ func (g *Group) judge(s *Slot, t *Turn, o Outcome, now int64) {
 	case pass:
 		g.pass(s, now)
 	case failIfTwo:
-		accuser := accuserOf(t.Client)
+		accuser := hostOf(t.Client)
 		if known := s.peer.accuser; accuser.IsValid() && (!known.IsValid() || known == accuser) {
 			s.peer.accuser = accuser
 			return
@@ -151,6 +151,8 @@ func (p *Peer) Probed(r Probe, now int64) (wanted int64) {
 	g := p.group
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.now = max(g.now, now)
+	defer g.serve()
 
 	s := p.slot
 	p.answers = r.Good

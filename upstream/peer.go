@@ -16,7 +16,7 @@ type Peer struct {
 	slot     *Slot  // in the array of its tier, or on its own once removed
 
 	// What picks do not look at, lest it be in their way.
-	accuser  netip.Addr // the first client, by accuserOf, that failIfTwo has heard since a success
+	accuser  netip.Addr // the first client, by hostOf, that failIfTwo has heard since a success
 	since    int64      // when slot.health came about; -1: it was always so
 	why      string     // and by what
 	greeted  int64      // when a session last found that it works
@@ -62,6 +62,7 @@ func (p *Peer) Established(t *Turn) {
 	defer p.group.mu.Unlock()
 
 	p.settle(t)
+	p.group.serve()
 }
 
 // settle takes the turn's connect out of the pending ones.
@@ -80,6 +81,7 @@ func (p *Peer) Connected(now int64) {
 
 	p.greeted = now
 	p.group.pass(p.slot, now)
+	p.group.serve()
 }
 
 // Release gives back a peer that Next returned, and one try of the turn.
@@ -87,7 +89,8 @@ func (p *Peer) Connected(now int64) {
 // Without a check, the only server of a group is never out: its failures are
 // forgotten, and the turn has no try left. An ignored outcome leaves all but
 // the session count as it was: if that session was the one to try a failed
-// server again, the next one does so after another fail_timeout.
+// server again, the next one does so after another fail_timeout. The place is
+// for those who wait for one, if there are any.
 //
 // See ngx_stream_upstream_free_round_robin_peer.
 func (p *Peer) Release(t *Turn, o Outcome, now int64) {
@@ -95,7 +98,13 @@ func (p *Peer) Release(t *Turn, o Outcome, now int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 
-	s := p.slot
+	g.observe(t, now)
+	p.release(t, o, now)
+	g.serve()
+}
+
+func (p *Peer) release(t *Turn, o Outcome, now int64) {
+	g, s := p.group, p.slot
 	if s.Conns == 0 {
 		panic("upstream: BUG: peer " + p.name + " released but not held")
 	}

@@ -23,6 +23,8 @@ type Turn struct {
 	backup  bool
 	held    int      // servers picked and not released
 	wait    bool     // see MustWait
+	full    bool     // see Full
+	waiting *waiter  // of the queue; nil: it does not wait
 	resorts int      // servers tried that are out
 	pending *Peer    // counts the connect to it among its pending ones
 	first   [2]*Peer // tried, in order; nil: none yet
@@ -50,6 +52,14 @@ func (t *Turn) Limit(n int) {
 // MustWait reports, after Next has found no server, that there is one which is
 // fit, but has enough connects under way: the session should ask again soon.
 func (t *Turn) MustWait() bool { return t.wait }
+
+// Full reports, after Next has found no server, that there is one which is fit,
+// but has max_conns sessions: the session may Wait for it. It is for groups with
+// a queue.
+func (t *Turn) Full() bool { return t.full }
+
+// fresh reports that the session has tried no server yet.
+func (t *Turn) fresh() bool { return t.first[0] == nil }
 
 func (t *Turn) remember(p *Peer) {
 	for i := range t.first {

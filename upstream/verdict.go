@@ -88,9 +88,9 @@ var outcomes = [...]struct {
 	OutcomeUnjudged:        {"unjudged", ignore, ignore},
 }
 
-// accuserOf is the part of a client's address that tells one client from
-// another: one host has a whole /64 of IPv6 (RFC 6177).
-func accuserOf(client netip.Addr) netip.Addr {
+// hostOf is the part of a client's address that tells one client from another:
+// one host has a whole /64 of IPv6 (RFC 6177).
+func hostOf(client netip.Addr) netip.Addr {
 	if !client.Is6() {
 		return client
 	}

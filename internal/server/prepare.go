@@ -10,6 +10,7 @@ import (
 
 	"smtplb/balancer"
 	"smtplb/conf"
+	"smtplb/internal/accesslog"
 	"smtplb/internal/smtp"
 	"smtplb/internal/stream"
 	"smtplb/listener"
@@ -23,6 +24,8 @@ type plan struct {
 	agents map[string]checkPlan // of the groups whose servers have agents
 	ports  []portPlan
 	known  map[string][]netip.Addr
+	zones  map[string]zone
+	logs   []*accesslog.Log // opened for it
 }
 
 type portPlan struct {
@@ -43,7 +46,7 @@ func (p *plan) order() []string {
 // Prepare builds what a configuration needs beside what is running. Its error
 // has a line for each problem, each with the place in the file.
 func (s *Server) Prepare(ctx context.Context, c *conf.Config) (*Next, error) {
-	plan, err := s.translate(ctx, c)
+	plan, err := s.translate(ctx, c, true)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +80,7 @@ func checkBinds(c *conf.Config) (problems conf.Problems) {
 // Check finds what would make Prepare fail at a start, short of opening
 // sockets.
 func Check(ctx context.Context, c *conf.Config) error {
-	_, err := (&Server{}).translate(ctx, c)
+	_, err := (&Server{}).translate(ctx, c, false)
 	return err
 }
 
@@ -121,8 +124,8 @@ func (s *Server) awaitClosed(o listener.Options) {
 }
 
 // translate says a configuration in the terms of the other packages, with host
-// names resolved.
-func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
+// names resolved and, if open is set, access logs opened.
+func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*plan, error) {
 	names := s.resolve(ctx, c)
 	p := &plan{known: names.known, checks: map[string]checkPlan{}, agents: map[string]checkPlan{}}
 	var problems conf.Problems
@@ -140,6 +143,7 @@ func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
 			Checked: u.Check.On, DefaultDown: u.Check.DefaultDown,
 			Agents:   u.Agent.On,
 			OnChange: s.changed, Probe: s.probe,
+			Queue: u.Queue.Size,
 		}
 		if u.Agent.On {
 			p.agents[u.Name] = agentOf(u)
@@ -172,11 +176,25 @@ func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
 	}
 	users := make(map[string]stream.Route, len(c.Upstreams)) // what they owe to their groups
 	for _, u := range c.Upstreams {
-		users[u.Name] = stream.Route{Header: headerVersions[u.ProxyProtocol], Key: keys[u.Method.Key]}
+		users[u.Name] = stream.Route{Header: headerVersions[u.ProxyProtocol], Key: keys[u.Method.Key], QueueTimeout: u.Queue.Timeout}
 	}
-	for _, server := range c.Servers {
+	language := s.compile(c, report)
+	p.zones = language.zones
+	for i, server := range c.Servers {
+		base := users[server.ProxyPass]
+		if server.ProxyPassText != "" && len(c.Upstreams) > 0 {
+			base.Header = headerVersions[c.Upstreams[0].ProxyProtocol] // the same for all
+			base.Address = lonely
+		}
+		language.complete(&base, &c.Servers[i])
+		base.AccessLogs = s.accessLogs(language, &c.Servers[i], open)
+		for _, log := range base.AccessLogs {
+			if log.Log != nil {
+				p.logs = append(p.logs, log.Log)
+			}
+		}
 		for _, l := range server.Listen {
-			route := routeOf(server, l, users[server.ProxyPass])
+			route := routeOf(server, l, base)
 			route.NginxLog = c.ErrorLog.Format == "nginx"
 			addrs, err := names.addrs(l.Address)
 			if err != nil {
@@ -196,6 +214,7 @@ func (s *Server) translate(ctx context.Context, c *conf.Config) (*plan, error) {
 		}
 	}
 	if len(problems) > 0 {
+		release(p.logs)
 		return nil, problems
 	}
 	return p, nil
@@ -211,25 +230,21 @@ func methodOf(c conf.Method) (func([]upstream.Server) upstream.Method, error) {
 	})
 }
 
-// routeOf completes what a group asks of its routes.
-func routeOf(c conf.Server, l conf.Listen, group stream.Route) stream.Route {
-	r := stream.Route{
-		Key:            group.Key,
-		ConnectTimeout: c.ConnectTimeout,
-		Timeout:        c.Timeout,
-		NextUpstream:   c.NextUpstream,
-		Tries:          c.NextUpstreamTries,
-		NextTimeout:    c.NextUpstreamTimeout,
-		HalfClose:      c.HalfClose,
-		Keepalive:      listener.Keepalive(c.SocketKeepalive),
-		NoDelay:        c.NoDelay,
-		BufferSize:     c.BufferSize,
-		Header:         group.Header,
-		HeaderTimeout:  c.ProxyHeaderTimeout,
-		UploadRate:     int64(c.UploadRate),
-		DownloadRate:   int64(c.DownloadRate),
-		Access:         accessOf(c.Access),
-	}
+// routeOf completes what a group and the variables make of a route.
+func routeOf(c conf.Server, l conf.Listen, r stream.Route) stream.Route {
+	r.ConnectTimeout = c.ConnectTimeout
+	r.Timeout = c.Timeout
+	r.NextUpstream = c.NextUpstream
+	r.Tries = c.NextUpstreamTries
+	r.NextTimeout = c.NextUpstreamTimeout
+	r.HalfClose = c.HalfClose
+	r.Keepalive = listener.Keepalive(c.SocketKeepalive)
+	r.NoDelay = c.NoDelay
+	r.BufferSize = c.BufferSize
+	r.HeaderTimeout = c.ProxyHeaderTimeout
+	r.UploadRate = int64(c.UploadRate)
+	r.DownloadRate = int64(c.DownloadRate)
+	r.Access = accessOf(c.Access)
 	if l.ProxyProtocol {
 		r.Fronts = c.RealIPFrom
 	}
@@ -264,6 +279,7 @@ func gateOf(c conf.SMTP) *stream.Gate {
 		Replies: stream.Replies{
 			stream.ReplyUnavailable: reply(421, smtp.Status{4, 3, 2}, c.Replies.Unavailable),
 			stream.ReplyLimit:       reply(421, smtp.Status{4, 3, 2}, c.Replies.Limit),
+			stream.ReplyTooMany:     reply(421, smtp.Status{4, 7, 0}, c.Replies.TooMany),
 			stream.ReplyShutdown:    reply(421, smtp.Status{4, 3, 2}, c.Replies.Shutdown),
 			stream.ReplyDenied:      reply(554, smtp.Status{5, 7, 1}, c.Replies.Denied),
 			stream.ReplyPregreet:    reply(554, smtp.Status{5, 5, 0}, c.Replies.Pregreet),
@@ -286,8 +302,8 @@ var headerVersions = map[string]stream.HeaderVersion{
 }
 
 var keys = map[string]stream.Key{
-	"":               stream.NoKey,
-	"client_address": stream.ClientAddress,
+	"":            stream.NoKey,
+	clientAddress: stream.ClientAddress,
 }
 
 var moments = map[string]upstream.Moment{

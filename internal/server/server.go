@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"smtplb/healthcheck"
+	"smtplb/internal/accesslog"
 	"smtplb/internal/stream"
 	"smtplb/listener"
 	"smtplb/upstream"
@@ -46,6 +47,11 @@ type Server struct {
 	closing map[listener.Addr]closingPort
 
 	unreport func() // ends report
+
+	logs     *accesslog.Set
+	openLogs []*accesslog.Log // of the configuration that runs
+	lateLogs []*accesslog.Log // of earlier ones; see retire
+	zones    map[string]zone  // of limits, by their names
 }
 
 // closingPort is a port that was removed; closed is closed when its socket is.
@@ -71,6 +77,7 @@ func New(o Options) (*Server, error) {
 		engine:  engine,
 		checker: healthcheck.New(o.Logger.Named("healthcheck")),
 		closing: map[listener.Addr]closingPort{},
+		logs:    accesslog.NewSet(o.Logger.Named("accesslog")),
 	}
 	ended := make(chan struct{})
 	s.unreport = sync.OnceFunc(func() { close(ended) })
@@ -128,6 +135,9 @@ func (n *Next) Commit() {
 	for _, p := range n.plan.ports {
 		route := p.route
 		route.Group = groups[p.group]
+		if route.Pass != nil {
+			route.Groups = byName(groups)
+		}
 		live, ok := s.ports[p.options.Addr]
 		if !ok {
 			live.port = s.engine.Open(n.opened[p.options.Addr], &route)
@@ -150,6 +160,9 @@ func (n *Next) Commit() {
 	s.groups, s.order = groups, n.plan.order()
 	s.mu.Unlock()
 	s.ports, s.known = ports, n.plan.known
+	s.zones = n.plan.zones
+	s.openLogs, n.plan.logs = n.plan.logs, s.openLogs
+	s.retire(n.plan.logs)
 	s.checker.Update(s.targets(n.plan.checks, n.plan.agents))
 	s.logServers()
 }
@@ -171,6 +184,7 @@ func (s *Server) stillHeld(stay map[string]*upstream.Group) map[string]*upstream
 
 // Discard closes what Prepare opened.
 func (n *Next) Discard() {
+	release(n.plan.logs)
 	for _, socket := range n.opened {
 		_ = socket.Close()
 	}

@@ -7,6 +7,8 @@ import (
 )
 
 const (
+	// logWait is how long the access logs may take to be written to the end.
+	logWait = 2 * time.Second
 	// halfCloseWait is how long, after worker_shutdown_timeout, servers have to
 	// answer what they were sent before.
 	halfCloseWait = 30 * time.Second
@@ -57,6 +59,9 @@ func (s *Server) end() {
 	s.wait(lingerWait, nil)
 	st := s.engine.Stats()
 	s.engine.Stop()
+	if err := s.logs.Close(logWait); err != nil {
+		s.log.Warn("access logs not written to the end", zap.Error(err))
+	}
 	s.log.Info("stopped",
 		zap.Uint64("sessions_served", st.Ended), zap.Uint64("connects", st.Attempts),
 		zap.Uint64("bytes_spliced", st.Spliced), zap.Uint64("bytes_copied", st.Copied), zap.Uint64("splice_refused", st.Refused))

@@ -3,10 +3,12 @@ package server
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 
 	"go.uber.org/zap/zapcore"
 
+	"smtplb/balancer"
 	"smtplb/conf"
 	"smtplb/internal/accesslog"
 	"smtplb/internal/errorlog"
@@ -227,6 +229,45 @@ func (s *Server) accessLogs(l *language, c *conf.Server, open bool) (logs []stre
 		logs = append(logs, log)
 	}
 	return logs
+}
+
+// release gives logs back to their set.
+func release(logs []*accesslog.Log) {
+	for _, l := range logs {
+		l.Release()
+	}
+}
+
+// retire releases the logs of an earlier configuration. Those that the present
+// one has no more wait until there is no session, which might write to them.
+func (s *Server) retire(logs []*accesslog.Log) {
+	var late []*accesslog.Log
+	for _, l := range append(s.lateLogs, logs...) {
+		if slices.Contains(s.openLogs, l) || s.engine.Sessions() == 0 {
+			l.Release()
+		} else {
+			late = append(late, l)
+		}
+	}
+	s.lateLogs = late
+}
+
+// ReopenLogs opens the files of the access logs anew. Those that cannot be
+// opened go on in the old ones; the error names them.
+func (s *Server) ReopenLogs() error { return s.logs.Reopen() }
+
+// GiveLogs makes a user the owner of the access logs' files, so that it can
+// reopen them.
+func (s *Server) GiveLogs(uid int) error { return s.logs.GiveTo(uid) }
+
+// lonely is a group of an address that a variable has named, for one session.
+func lonely(a upstream.Addr) *upstream.Group {
+	method, err := balancer.New(balancer.Options{Name: "round_robin"})
+	if err != nil {
+		panic("server: BUG: " + err.Error())
+	}
+	name := a.String()
+	return upstream.NewGroup(upstream.Config{Name: name, Method: method, Servers: []upstream.Server{{Name: name, Addr: a, Weight: 1}}})
 }
 
 // byName are groups by their names in lower case, for routes that choose one

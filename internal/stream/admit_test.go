@@ -60,7 +60,7 @@ func TestReturn(t *testing.T) {
 	for _, text := range []string{"421 closed, $remote_addr\r\n", long, ""} {
 		g := newRig(t, nil, b.keeps("$status $session_end $bytes_sent"), func(p *plan) { p.Return = b.value(text) })
 		c := g.dial(smtptest.RcvBuf(4 << 10))
-		say(c, early)
+		speak(c, early)
 		saw, err := io.ReadAll(c)
 		require.NoError(t, err)
 		require.Equal(t, strings.ReplaceAll(text, "$remote_addr", "127.0.0.1"), string(saw))
@@ -80,7 +80,7 @@ func TestReturnBehindAFront(t *testing.T) {
 	b := newDiary(t)
 	g := newRig(t, nil, fronted, b.keeps("$status"), func(p *plan) { p.Return = b.value("$remote_addr") })
 	c := g.dialFrom(frontAddr)
-	say(c, fmt.Sprintf("PROXY TCP4 %s %s %d %d\r\n", claimed.Addr(), claimedTo.Addr(), claimed.Port(), claimedTo.Port()))
+	speak(c, fmt.Sprintf("PROXY TCP4 %s %s %d %d\r\n", claimed.Addr(), claimedTo.Addr(), claimed.Port(), claimedTo.Port()))
 	saw, err := io.ReadAll(c)
 	require.NoError(t, err)
 	require.Equal(t, claimed.Addr().String(), string(saw))
@@ -131,9 +131,9 @@ func TestServerAddress(t *testing.T) {
 		}
 		server := c.RemoteAddr().String()
 		if x.from == frontAddr {
-			say(c, fmt.Sprintf("PROXY TCP4 %s %s %d %d\r\n", claimed.Addr(), claimedTo.Addr(), claimed.Port(), claimedTo.Port()))
+			speak(c, fmt.Sprintf("PROXY TCP4 %s %s %d %d\r\n", claimed.Addr(), claimedTo.Addr(), claimed.Port(), claimedTo.Port()))
 		}
-		say(c, quit)
+		speak(c, quit)
 		_, _ = io.ReadAll(c)
 		c.Close()
 		require.Equal(t, strings.ReplaceAll(x.want, "SERVER", server), d.lines(i + 1)[i])

@@ -60,6 +60,10 @@ func (w *worker) try(s *session, p *upstream.Peer) {
 			return
 		}
 	}
+	if s.turn.Full() && w.timeLeft(s) {
+		w.enqueue(s)
+		return
+	}
 	if s.turn.MustWait() && w.timeLeft(s) {
 		w.enter(s, stateStandby)
 		return
@@ -244,7 +248,7 @@ func (w *worker) mayGoOn(s *session) bool {
 // timeLeft reports whether the session may go on looking for a server.
 func (w *worker) timeLeft(s *session) bool {
 	limit := s.route.NextTimeout.Milliseconds()
-	return limit == 0 || w.loop.Now()-s.started < limit
+	return limit == 0 || w.loop.Now()-s.started-s.waited < limit
 }
 
 // release gives the session's peer back with the outcome.

@@ -16,6 +16,8 @@ const (
 	causeServerReset
 	causeIdle
 	causeNoServer
+	causeQueueFull
+	causeQueueTimeout
 	causeConnectFailed
 	causeNoGreeting
 	causePregreet
@@ -45,6 +47,8 @@ var causes = [...]struct {
 	causeServerReset:   {"server reset", 200, whoServer, "reset"},
 	causeIdle:          {"idle time-out", 200, whoServer, "timeout"},
 	causeNoServer:      {"no live upstreams", 502, whoUs, "no-server"},
+	causeQueueFull:     {"queue full", 502, whoUs, "queue-full"},
+	causeQueueTimeout:  {"queue time-out", 502, whoUs, "queue-timeout"},
 	causeConnectFailed: {"connect failed", 502, whoServer, ""},
 	causeNoGreeting:    {"no good greeting", 502, whoServer, ""},
 	causePregreet:      {"client spoke before the greeting", 400, whoClient, "pregreet"},
@@ -96,6 +100,8 @@ func (s *session) phase() string {
 	switch s.state {
 	case stateHeader:
 		return "header"
+	case stateQueue:
+		return "queue"
 	case stateStandby, stateConnecting:
 		return "connect"
 	case stateGreeting:

@@ -54,7 +54,7 @@ func (w *worker) within(s *session, deadline int64) int64 {
 	if s.route.Gate == nil || s.route.NextTimeout == 0 {
 		return deadline
 	}
-	return min(deadline, s.started+s.route.NextTimeout.Milliseconds())
+	return min(deadline, s.started+s.waited+s.route.NextTimeout.Milliseconds())
 }
 
 // await begins the wait for the greeting of a server that was just reached.
@@ -169,7 +169,7 @@ func (w *worker) passOver(s *session, o upstream.Outcome, why string, said []byt
 		w.giveUp(s, o, false)
 	}
 	next := w.another(s)
-	none := next == nil && !s.turn.MustWait()
+	none := next == nil && !s.turn.MustWait() && !s.turn.Full()
 	switch {
 	case none && refusal:
 		w.commit(s, o)

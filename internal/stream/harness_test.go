@@ -72,6 +72,7 @@ type plan struct {
 	prepare func(*worker)   // runs on every loop before the first session
 	method  upstream.Method // nil: round robin
 	checked bool            // somebody probes the servers
+	queue   int             // sessions that may wait for one
 	noise   bool            // panics and spins are what the test wants
 }
 
@@ -114,7 +115,7 @@ func newRig(t testing.TB, servers []string, options ...func(*plan)) *rig {
 		p.method = balancer.RoundRobin{}
 	}
 	method := func([]upstream.Server) upstream.Method { return p.method }
-	p.Group = upstream.NewGroup(upstream.Config{Name: "test", Method: method, Servers: p.servers, Checked: p.checked})
+	p.Group = upstream.NewGroup(upstream.Config{Name: "test", Method: method, Servers: p.servers, Checked: p.checked, Queue: p.queue})
 
 	engine, err := New(p.Options)
 	require.NoError(t, err)

@@ -72,7 +72,7 @@ func TestLimitIsExact(t *testing.T) {
 		n := inside.Add(1)
 		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 		}
-		say(c, goodGreeting)
+		speak(c, goodGreeting)
 		_, _ = io.Copy(io.Discard, c)
 		inside.Add(-1)
 	})

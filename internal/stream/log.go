@@ -48,7 +48,7 @@ func (ownJournal) ended(w *worker, s *session) {
 	if entry == nil {
 		return
 	}
-	entry.Write(append(w.fields(s),
+	fields := append(w.fields(s),
 		zap.String("upstream", s.groupName()),
 		zap.String("peer", peerName(s.last)),
 		zap.Int64("from_client", s.up.in),
@@ -56,7 +56,11 @@ func (ownJournal) ended(w *worker, s *session) {
 		zap.Int64("from_server", s.down.in),
 		zap.Int64("to_client", s.down.out),
 		zap.Duration("took", time.Duration(w.loop.Now()-s.started)*time.Millisecond),
-		zap.Stringer("end", s.cause))...)
+		zap.Stringer("end", s.cause))
+	if s.waited > 0 {
+		fields = append(fields, zap.Duration("in_queue", time.Duration(s.waited)*time.Millisecond))
+	}
+	entry.Write(fields...)
 }
 
 func (j ownJournal) failed(w *worker, s *session, o upstream.Outcome, what string, errno syscall.Errno) {

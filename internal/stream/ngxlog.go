@@ -36,6 +36,7 @@ const (
 	doingHeader     = "reading PROXY protocol"
 	doingInit       = "initializing session"
 	doingConnecting = "connecting to upstream"
+	doingQueue      = "waiting in the queue of upstream"
 	doingGreeting   = "reading greeting from upstream"
 	doingRelaying   = "proxying connection"
 )
@@ -47,6 +48,8 @@ func (s *session) doing() string {
 		if s.group == nil {
 			return doingInit
 		}
+	case stateQueue:
+		return doingQueue
 	case stateGreeting:
 		return doingGreeting
 	case stateRelaying:

@@ -76,8 +76,8 @@ func (b *diary) lines(n int) []string {
 	return lines
 }
 
-// say writes what the client says, and fails no test: it may have been left.
-func say(c net.Conn, text string) { _, _ = io.WriteString(c, text) }
+// speak writes what the client says, and fails no test: it may have been left.
+func speak(c net.Conn, text string) { _, _ = io.WriteString(c, text) }
 
 func greetingOf(t *testing.T, c net.Conn) {
 	saw, _, err := readUntil(c, goodGreeting, false)
@@ -121,7 +121,7 @@ func TestEnds(t *testing.T) {
 	}
 
 	ends("server closes", "200 server/relay/closed", good, greeted(func(_ *testing.T, _ *rig, c net.Conn) {
-		say(c, quit)
+		speak(c, quit)
 		_, _ = io.ReadAll(c)
 		c.Close()
 	}))
@@ -133,14 +133,14 @@ func TestEnds(t *testing.T) {
 		reset(v.Conn)
 		return false
 	}, greeted(func(_ *testing.T, _ *rig, c net.Conn) {
-		say(c, quit)
+		speak(c, quit)
 		_, _ = io.ReadAll(c)
 	}))
 	ends("client is silent", "200 client/relay/timeout", good, greeted(func(*testing.T, *rig, net.Conn) {}), impatient)
 	ends("server is silent", "200 server/relay/timeout", func(v *visit) bool { return v.say(goodGreeting) && silent(v) },
-		greeted(func(_ *testing.T, _ *rig, c net.Conn) { say(c, quit) }), impatient)
+		greeted(func(_ *testing.T, _ *rig, c net.Conn) { speak(c, quit) }), impatient)
 	ends("stopped", "200 us/relay/shutdown", good, greeted(func(_ *testing.T, g *rig, _ net.Conn) { g.End() }))
-	ends("panic", "500 us/relay/error", good, greeted(func(_ *testing.T, _ *rig, c net.Conn) { say(c, early) }), func(p *plan) {
+	ends("panic", "500 us/relay/error", good, greeted(func(_ *testing.T, _ *rig, c net.Conn) { speak(c, early) }), func(p *plan) {
 		p.noise = true
 		p.prepare = func(w *worker) {
 			w.engine.onEvent = func(s *session) {
@@ -156,7 +156,7 @@ func TestEnds(t *testing.T) {
 		g.comes(func(s *session) bool { return s.state == stateGreeting })
 		c.Close()
 	})
-	ends("early talker", "400 client/greeting/pregreet", silent, func(_ *testing.T, g *rig) { say(g.dial(), early) }, pregreet(PregreetReject))
+	ends("early talker", "400 client/greeting/pregreet", silent, func(_ *testing.T, g *rig) { speak(g.dial(), early) }, pregreet(PregreetReject))
 	ends("silence", "502 server/greeting/timeout", silent, dials, impatient)
 	ends("garbage", "502 server/greeting/garbage", greet("hello\r\n"), dials)
 	ends("closed before the greeting", "502 server/greeting/closed", func(*visit) bool { return false }, dials)
@@ -172,7 +172,7 @@ func TestEnds(t *testing.T) {
 	ends("denied in silence", "403 us/accept/denied", good, dials, access(denyAll), plain)
 	ends("session limit", "503 us/accept/session-limit", good, dials, func(p *plan) { p.MaxSessions = 0 })
 
-	ends("bad header", "400 client/header/malformed", good, dialsAs(func(c net.Conn) { say(c, early) }), fronted)
+	ends("bad header", "400 client/header/malformed", good, dialsAs(func(c net.Conn) { speak(c, early) }), fronted)
 	ends("late header", "200 client/header/timeout", good, dialsAs(func(net.Conn) {}), fronted)
 	ends("closed in place of a header", "400 client/header/closed", good, dialsAs(func(c net.Conn) { c.Close() }), fronted)
 	ends("reset in place of a header", "200 client/header/reset", good, dialsAs(reset), fronted)
@@ -212,7 +212,7 @@ func TestTimesOfAttempts(t *testing.T) {
 	slowly := newWitness(t, func(v *visit) bool { return v.say("22") && silent(v) })
 	addr := serve(t, func(c net.Conn) {
 		time.Sleep(slow) // it is as slow as that
-		say(c, goodGreeting)
+		speak(c, goodGreeting)
 		_, _ = io.Copy(io.Discard, c)
 	})
 	g := newRig(t, []string{slowly.addr, noListener(t), addr}, gated, backups,
@@ -257,7 +257,7 @@ func TestConditionAndPath(t *testing.T) {
 		})
 	for _, from := range []string{"127.0.0.1", "127.0.0.9"} {
 		c := g.dialFrom(from)
-		say(c, quit)
+		speak(c, quit)
 		_, _ = io.ReadAll(c)
 		c.Close()
 	}

@@ -12,7 +12,7 @@ type Reply uint8
 // The replies.
 const (
 	ReplyUnavailable Reply = iota // no server takes mail
-	ReplyLimit                    // the session limit is reached
+	ReplyLimit                    // the session limit is reached, or the queue's, or its time-out
 	ReplyShutdown                 // the balancer is stopping
 	ReplyPregreet                 // the client spoke before it was greeted
 	ReplyDenied                   // the client may not use the route

@@ -21,9 +21,13 @@ type Route struct {
 	ConnectTimeout time.Duration // for each attempt
 	Timeout        time.Duration // both directions silent
 
+	// QueueTimeout is how long a session may wait in the queue of a group that
+	// has one.
+	QueueTimeout time.Duration
+
 	// NextUpstream allows a further server after a failed connect, at most
 	// Tries servers in all (0: every one) and only while NextTimeout (0: ever)
-	// has not passed since the session began; as with nginx's
+	// has not passed since the session began, not counting time in a queue; as with nginx's
 	// proxy_next_upstream a running attempt is not cut short, but see Gate.
 	NextUpstream bool
 	Tries        int

@@ -20,6 +20,7 @@ const (
 	stateHeader           // the proxy in front has not said yet who the client is
 	stateAdmission        // it is known: limits and rules are asked, in one go
 	stateStandby          // every server that is fit has enough connects under way
+	stateQueue            // every server that is fit has max_conns sessions
 	stateConnecting       // a connect is under way
 	stateGreeting         // connected; the server has not greeted yet
 	stateRelaying         // bytes flow
@@ -128,6 +129,7 @@ type session struct {
 	front   netip.AddrPort // the proxy that introduced the client, if one did
 	started int64          // ms
 	active  int64          // ms of the last progress, or of the state's begin
+	waited  int64          // ms in the queue, before the present state
 	lingers int32          // bytes discarded
 	number  uint64         // of its client, counted in the process
 
@@ -230,6 +232,8 @@ func (w *worker) event(s *session, kind reactor.Kind, events uint32) {
 		w.readHeader(s)
 	case stateStandby:
 		w.waiting(s)
+	case stateQueue:
+		w.queued(s)
 	case stateConnecting:
 		if kind == kindServer {
 			w.connecting(s, events)
@@ -260,6 +264,9 @@ func (w *worker) expired(s *session) {
 		s.doubted = true
 		s.peer.Waited(w.seconds())
 	}
+	if s.state == stateQueue {
+		s.group.Poll(w.seconds())
+	}
 	at := w.deadline(s)
 	if at > w.loop.Now() {
 		w.loop.Timers.Arm(s.index, at)
@@ -270,6 +277,8 @@ func (w *worker) expired(s *session) {
 		w.badHeader(s, lateHeader, causeLateHeader)
 	case stateStandby:
 		w.connect(s)
+	case stateQueue:
+		w.queueExpired(s)
 	case stateConnecting:
 		o := upstream.OutcomeConnectTimeout
 		if w.loop.Now()-s.active < s.route.ConnectTimeout.Milliseconds() {
@@ -303,6 +312,8 @@ func (w *worker) deadline(s *session) int64 {
 		return s.started + s.route.headerTimeout()
 	case stateStandby:
 		return w.within(s, s.active+standbyPeriod)
+	case stateQueue:
+		return min(w.loop.Now()+pollPeriod, s.queueLimit())
 	case stateConnecting:
 		return w.within(s, s.active+s.route.ConnectTimeout.Milliseconds())
 	case stateGreeting:
@@ -414,6 +425,9 @@ func (w *worker) account(s *session) {
 	s.accounted = true
 	if s.record != nil {
 		s.record.unclaim()
+	}
+	if s.state == stateQueue {
+		w.leaveQueue(s)
 	}
 	if s.peer != nil {
 		o := s.outcome
