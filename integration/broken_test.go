@@ -73,7 +73,7 @@ func TestBrokenConfigurations(t *testing.T) {
 		{"unquoted time", inServer("proxy_timeout = 10§s"), "TOML syntax: .*need quotes", false},
 		{"not text", after("\n§\x00\x01\x02"), "not a text file", false},
 		{"unknown key", inServer("§proxy_timout = '1h'"), `did you mean "proxy_timeout"\?`, false},
-		{"key of a later version", inServer("§access_log = 'off'"), "not supported by this version", false},
+		{"key of a later version", inServer("§proxy_ssl = true"), "not supported by this version", false},
 		{"key elsewhere", inServer("§weight = 3"), "a server of \\[\\[upstream\\]\\]", false},
 		{"key missing", after("§[[server]]\nlisten = 2626\n"), "proxy_pass", false},
 		{"wrong type", ofServer("weight = §'many'"), "want a number", false},
