@@ -261,7 +261,7 @@ func testConnectTimeout(t *testing.T) {
 	const timeout = 500 * time.Millisecond
 	tests := []struct {
 		servers, lines, want string
-		times                time.Duration // that the session waits for a connection
+		times                int // that the session waits for a connection
 	}{
 		{"gone there", "", "a", 1},
 		{"gone goneToo there", "", "a", 2},
@@ -287,7 +287,7 @@ func testConnectTimeout(t *testing.T) {
 			alike(t, sides, test.want+" in time", func(s side) string {
 				begun := time.Now()
 				name := namesAt(t, s.at(ports[i]))
-				return name + " " + since(begun, test.times*timeout)
+				return name + " " + since(begun, time.Duration(test.times)*timeout)
 			})
 		})
 	}

@@ -144,7 +144,8 @@ func (g *Group) full(t *Turn) bool {
 
 // serve gives away what servers have for those who wait.
 func (g *Group) serve() {
-	for g.queue.n > 0 && g.serveOne() {
+	for given := true; given && g.queue.n > 0; {
+		given = g.serveOne()
 	}
 }
 

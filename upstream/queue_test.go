@@ -82,7 +82,7 @@ func TestQueueTakesTurns(t *testing.T) {
 		holder := come(g, "192.0.2.9", 0)
 		require.Equal(t, "a", holder.claim())
 		var waiting []*visitor
-		for _, from := range strings.Fields(came) {
+		for from := range strings.FieldsSeq(came) {
 			waiting = append(waiting, come(g, from, 0))
 		}
 		var served []string
@@ -121,7 +121,7 @@ func TestQueueLikeModel(t *testing.T) {
 			}
 			return n
 		}
-		given := func(now int64) {
+		given := func() {
 			for len(ring) > 0 && len(seated) < places {
 				o := ring[0]
 				v := o.line[0]
@@ -160,7 +160,7 @@ func TestQueueLikeModel(t *testing.T) {
 				i := rapid.IntRange(0, len(seated)-1).Draw(t, "seat")
 				seated[i].release(upstream.OutcomeOK, 0)
 				seated = slices.Delete(seated, i, i+1)
-				given(0)
+				given()
 			},
 			"leave": func(t *rapid.T) {
 				if len(ring) == 0 {

@@ -154,8 +154,7 @@ func (l *language) checkAll(err error, at map[string]conf.Position) {
 		all = joined.Unwrap()
 	}
 	for _, err := range all {
-		var of *script.Error
-		if errors.As(err, &of) {
+		if of, ok := errors.AsType[*script.Error](err); ok {
 			l.report(at[strings.ToLower(of.Variable)], "%v", of.Err)
 		} else {
 			l.report(conf.Position{}, "%v", err)

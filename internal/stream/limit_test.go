@@ -70,7 +70,10 @@ func TestLimitIsExact(t *testing.T) {
 	var inside, most atomic.Int64
 	addr := serve(t, func(c net.Conn) {
 		n := inside.Add(1)
-		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		for m := most.Load(); n > m; m = most.Load() {
+			if most.CompareAndSwap(m, n) {
+				break
+			}
 		}
 		speak(c, goodGreeting)
 		_, _ = io.Copy(io.Discard, c)

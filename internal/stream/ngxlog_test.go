@@ -154,9 +154,9 @@ func TestNginxLines(t *testing.T) {
 			`[info] *1 connection timed out (110: Connection timed out) while proxying connection` + ngxFrom + `, upstream: "SERVER1"` + ngxGreeted}},
 		"denied": {[]string{serverAddr}, []func(*plan){access(denyAll)}, func(_ *testing.T, c net.Conn) { _, _ = io.ReadAll(c) }, []string{
 			ngxClient, `[error] *1 access forbidden by rule while initializing session` + ngxFrom}},
-		"limited": {[]string{serverAddr}, []func(*plan){limited(d, Limit{NewZone("one", 0), d.value("x"), 1})}, func(t *testing.T, c net.Conn) { _, _ = io.ReadAll(c) }, []string{
+		"limited": {[]string{serverAddr}, []func(*plan){limited(d, Limit{NewZone("one", 0), d.value("x"), 1})}, func(_ *testing.T, c net.Conn) { _, _ = io.ReadAll(c) }, []string{
 			ngxClient, `[error] *1 no memory in limit_conn_zone "one" while initializing session` + ngxFrom}},
-		"limited behind a front": {[]string{serverAddr}, []func(*plan){behind, limited(d, Limit{taken, d.value("x"), 1})}, func(t *testing.T, c net.Conn) {
+		"limited behind a front": {[]string{serverAddr}, []func(*plan){behind, limited(d, Limit{taken, d.value("x"), 1})}, func(_ *testing.T, c net.Conn) {
 			talk(t, c, "PROXY TCP4 203.0.113.5 203.0.113.25 40000 25\r\n")
 		}, []string{ngxClient, `[warn] *1 limiting connections by zone "taken" while initializing session` + strings.ReplaceAll(ngxFrom, "127.0.0.1", "203.0.113.5")}},
 		"returned": {nil, []func(*plan){func(p *plan) { p.Scope, p.Return = d.scope, d.value("421\r\n") }}, nothing, []string{ngxClient}},

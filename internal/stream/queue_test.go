@@ -41,7 +41,7 @@ func TestQueue(t *testing.T) {
 			requireGreeted(t, c)
 			require.Zero(t, g.group.Waiting())
 		}},
-		"client leaves": {nil, func(t *testing.T, g *rig, c net.Conn, release func()) {
+		"client leaves": {nil, func(t *testing.T, g *rig, c net.Conn, _ func()) {
 			require.NoError(t, smtptest.Abort(c))
 			g.gone(patience)
 			require.Equal(t, "client reset", g.accounts()[0].end)
@@ -83,7 +83,7 @@ func TestQueue(t *testing.T) {
 			release()
 			requireGreeted(t, c)
 		}},
-		"early talker is refused": {pregreet(PregreetReject), func(t *testing.T, g *rig, c net.Conn, _ func()) {
+		"early talker is refused": {pregreet(PregreetReject), func(t *testing.T, _ *rig, c net.Conn, _ func()) {
 			say(t, c, early)
 			saw, err := io.ReadAll(c)
 			require.NoError(t, err)
