@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"testing"
@@ -25,32 +26,47 @@ const (
 )
 
 // startProxies starts all proxies, with one worker each, in front of a server.
-// All set TCP_NODELAY and none logs sessions; else they have their defaults.
+// All set TCP_NODELAY and none logs sessions, but for the two that are measured
+// by that; else they have their defaults.
 func startProxies(t testing.TB, server string) []proxy {
 	t.Helper()
 	proxies := []proxy{
-		startNginx(t, server),
-		startSmtplb(t, server, true),
-		startSmtplb(t, server, false),
+		startNginx(t, server, false),
+		startSmtplb(t, server, true, false),
+		startSmtplb(t, server, false, false),
 		startHAProxy(t, server, "splice-auto"),
 		startHAProxy(t, server, "splice-request"),
 		startCopyProxy(t, server),
+		startNginx(t, server, true),
+		startSmtplb(t, server, true, true),
 	}
 	// Keepalive costs some calls for each session and nothing for a byte;
 	// splicing is for bulk. HAProxy begins it by itself only while a server
 	// takes all at once, which smtp-sink does not: so it is told to as well.
 	proxies[2].only = perSession
 	proxies[4].only = perGB
+	proxies[6].only = perSession
+	proxies[7].only = perSession
 	return proxies
 }
 
-func startNginx(t testing.TB, server string) proxy {
+// logged is a line of ten variables.
+const logged = "$remote_addr [$time_local] $protocol $status $bytes_sent $bytes_received $session_time " +
+	"$upstream_addr $upstream_connect_time $upstream_bytes_sent"
+
+func startNginx(t testing.TB, server string, log bool) proxy {
 	t.Helper()
 	addr := peers.ReserveAddr(t)
+	name, lines := "nginx "+version(t, "nginx", "-v"), ""
+	if log {
+		name += ", access_log"
+		lines = fmt.Sprintf("log_format ten '%s';\naccess_log %s ten;", logged, filepath.Join(t.TempDir(), "log"))
+	}
 	d := peers.NginxStream(t, addr, fmt.Sprintf(`
 error_log stderr error;
-server { listen %s; proxy_pass %s; }`, addr, server))
-	return proxy{name: "nginx " + version(t, "nginx", "-v"), addr: addr, pids: d.PIDs()}
+%s
+server { listen %s; proxy_pass %s; }`, lines, addr, server))
+	return proxy{name: name, addr: addr, pids: d.PIDs()}
 }
 
 func startHAProxy(t testing.TB, server, option string) proxy {
@@ -79,13 +95,19 @@ func version(t testing.TB, tool, option string) string {
 // startSmtplb starts the program under test. By default it waits for the server's
 // greeting, which nginx and HAProxy do not: without the gate all three do the
 // same.
-func startSmtplb(t testing.TB, server string, gate bool) proxy {
+func startSmtplb(t testing.TB, server string, gate, log bool) proxy {
 	t.Helper()
 	addr := peers.ReserveAddr(t)
+	format, lines := "", ""
+	if log {
+		format = fmt.Sprintf("[[log_format]]\nname = 'ten'\nformat = '%s'\n", logged)
+		lines = fmt.Sprintf("access_log = { path = %q, format = 'ten' }\n", filepath.Join(t.TempDir(), "log"))
+	}
 	p := smtptest.Start(t, fmt.Sprintf(`
 worker_processes = 1
 error_log = { path = "stderr", level = "notice" } # sessions are logged at info
 
+%s
 [[upstream]]
 name = "sink"
 servers = [%q]
@@ -94,7 +116,7 @@ servers = [%q]
 listen = %q
 proxy_pass = "sink"
 smtp = %t
-`, server, addr, gate))
+%s`, format, server, addr, gate, lines))
 	ready := regexp.MustCompile(`"gomaxprocs": (\d+)`).FindStringSubmatch(p.Log())
 	if ready == nil {
 		t.Fatalf("find GOMAXPROCS in the log of smtplb:\n%s", p.Log())
@@ -102,6 +124,9 @@ smtp = %t
 	name := "smtplb, GOMAXPROCS " + ready[1]
 	if !gate {
 		name += ", smtp = false"
+	}
+	if log {
+		name += ", access_log"
 	}
 	return proxy{name: name, addr: addr, pids: []int{p.Pid()}}
 }
