@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"github.com/valyala/bytebufferpool"
 
@@ -107,14 +108,20 @@ func (l *Log) open(after *sink.Queue) (*sink.Queue, error) {
 	if err != nil {
 		return nil, l.target.hint(err)
 	}
-	return sink.NewQueue(d, sink.Options{
-		Room:   room + l.target.Buffer,
-		Buffer: l.target.Buffer,
-		Flush:  l.target.Flush,
-		Lost:   l.lost,
-		After:  after,
-	}), nil
+	o := sink.Options{Buffer: l.target.Buffer, Flush: l.target.Flush, Lost: l.lost, After: after}
+	if o.Buffer == 0 {
+		o.Buffer, o.Flush = together, soon
+	}
+	o.Room = room + o.Buffer
+	return sink.NewQueue(d, o), nil
 }
+
+// A log without a buffer has its lines written soon, not each by itself: to wake
+// the goroutine that writes costs more than a line does.
+const (
+	together = 16 << 10
+	soon     = 10 * time.Millisecond
+)
 
 func (l *Log) device() (sink.Device, error) {
 	if l.target.Variable {

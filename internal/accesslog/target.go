@@ -17,8 +17,8 @@ type Target struct {
 	Path string
 	// Variable says that each line brings its path, with WriteTo.
 	Variable bool
-	// Buffer is how many bytes may wait to be written together; 0 is none, but
-	// 64 KiB with Gzip, as in nginx.
+	// Buffer is how many bytes may wait to be written together; 0 is none, and
+	// lines are written within 10 ms; but 64 KiB with Gzip, as in nginx.
 	Buffer int
 	// Flush is how long a line may wait in the buffer; 0 is for ever.
 	Flush time.Duration
