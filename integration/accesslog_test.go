@@ -484,7 +484,7 @@ func TestTablesAsNginx(t *testing.T) {
 	}
 	port, ready := smtptest.FreePort(t), smtptest.FreePort(t)
 	fmt.Fprintf(&conf, `
-set_real_ip_from 127.0.0.0/8; set_real_ip_from unix:;
+set_real_ip_from 127.0.0.0/8;
 server { listen $host:%d; return ""; }
 server { listen $host:%d proxy_protocol; listen unix:$dir/in; return "%s"; }`, ready, port, text.String())
 	sides := beside(t, ready, conf.String())
