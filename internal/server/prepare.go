@@ -25,7 +25,8 @@ type plan struct {
 	ports  []portPlan
 	known  map[string][]netip.Addr
 	zones  map[string]zone
-	logs   []*accesslog.Log // opened for it
+	users  map[string]stream.Route // what the users of a named group owe to it
+	logs   []*accesslog.Log        // opened for it
 }
 
 type portPlan struct {
@@ -127,7 +128,7 @@ func (s *Server) awaitClosed(o listener.Options) {
 // names resolved and, if open is set, access logs opened.
 func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*plan, error) {
 	names := s.resolve(ctx, c)
-	p := &plan{known: names.known, checks: map[string]checkPlan{}, agents: map[string]checkPlan{}}
+	p := &plan{known: names.known, checks: map[string]checkPlan{}, agents: map[string]checkPlan{}, users: map[string]stream.Route{}}
 	var problems conf.Problems
 	report := func(at conf.Position, format string, args ...any) {
 		problems = append(problems, conf.ParseError{Position: at, Message: fmt.Sprintf(format, args...)})
@@ -180,12 +181,18 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 	}
 	language := s.compile(c, report)
 	p.zones = language.zones
+	for _, u := range c.Upstreams {
+		owed := users[u.Name]
+		if owed.KeyValue = language.keys["hash "+u.Name]; owed.KeyValue != nil {
+			owed.Key = stream.NoKey
+		}
+		users[u.Name] = owed
+		if !u.Implicit {
+			p.users[u.Name] = owed
+		}
+	}
 	for i, server := range c.Servers {
 		base := users[server.ProxyPass]
-		if server.ProxyPassText != "" && len(c.Upstreams) > 0 {
-			base.Header = headerVersions[c.Upstreams[0].ProxyProtocol] // the same for all
-			base.Address = lonely
-		}
 		language.complete(&base, &c.Servers[i])
 		base.AccessLogs = s.accessLogs(language, &c.Servers[i], open)
 		for _, log := range base.AccessLogs {

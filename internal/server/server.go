@@ -136,7 +136,7 @@ func (n *Next) Commit() {
 		route := p.route
 		route.Group = groups[p.group]
 		if route.Pass != nil {
-			route.Groups = byName(groups)
+			route.Groups = n.plan.byName(groups, route)
 		}
 		live, ok := s.ports[p.options.Addr]
 		if !ok {

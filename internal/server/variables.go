@@ -8,7 +8,6 @@ import (
 
 	"go.uber.org/zap/zapcore"
 
-	"smtplb/balancer"
 	"smtplb/conf"
 	"smtplb/internal/accesslog"
 	"smtplb/internal/errorlog"
@@ -175,9 +174,6 @@ func (l *language) value(at conf.Position, text string) *script.Value {
 // complete gives a route what its server evaluates. Access logs are opened by
 // Prepare.
 func (l *language) complete(r *stream.Route, c *conf.Server) {
-	if r.KeyValue = l.keys["hash "+c.ProxyPass]; r.KeyValue != nil {
-		r.Key = stream.NoKey
-	}
 	if r.Scope = l.scope; r.Scope == nil {
 		return
 	}
@@ -259,22 +255,15 @@ func (s *Server) ReopenLogs() error { return s.logs.Reopen() }
 // reopen them.
 func (s *Server) GiveLogs(uid int) error { return s.logs.GiveTo(uid) }
 
-// lonely is a group of an address that a variable has named, for one session.
-func lonely(a upstream.Addr) *upstream.Group {
-	method, err := balancer.New(balancer.Options{Name: "round_robin"})
-	if err != nil {
-		panic("server: BUG: " + err.Error())
-	}
-	name := a.String()
-	return upstream.NewGroup(upstream.Config{Name: name, Method: method, Servers: []upstream.Server{{Name: name, Addr: a, Weight: 1}}})
-}
-
-// byName are groups by their names in lower case, for routes that choose one
-// for each session.
-func byName(groups map[string]*upstream.Group) map[string]*upstream.Group {
-	all := make(map[string]*upstream.Group, len(groups))
-	for name, g := range groups {
-		all[strings.ToLower(name)] = g
+// byName are routes like this one to each group that somebody has given a name,
+// by that name in lower case: for servers that choose one for each session.
+func (p *plan) byName(groups map[string]*upstream.Group, like stream.Route) map[string]*stream.Route {
+	all := make(map[string]*stream.Route, len(p.users))
+	for name, owed := range p.users {
+		r := like
+		r.Pass, r.Group = nil, groups[name]
+		r.Header, r.Key, r.KeyValue, r.QueueTimeout = owed.Header, owed.Key, owed.KeyValue, owed.QueueTimeout
+		all[strings.ToLower(name)] = &r
 	}
 	return all
 }

@@ -2,13 +2,10 @@ package stream
 
 import (
 	"bytes"
-	"net/netip"
-	"strings"
 
 	"github.com/valyala/bytebufferpool"
 
 	"smtplb/internal/smtp"
-	"smtplb/upstream"
 )
 
 // start admits a client that is known by now, in the order of nginx's phases,
@@ -32,6 +29,7 @@ func (w *worker) start(s *session) {
 		w.dismiss(s, ReplyUnavailable, causeNoGroup)
 		return
 	}
+	r = s.route
 	s.up.pace.begin(r.UploadRate, w.loop.Now())
 	s.down.pace.begin(r.DownloadRate, w.loop.Now())
 	s.group.Begin(&s.turn)
@@ -70,6 +68,11 @@ func (r *Route) keeps() bool {
 			return true
 		}
 	}
+	for _, to := range r.Groups {
+		if to.KeyValue.Remembers() {
+			return true
+		}
+	}
 	return false
 }
 
@@ -88,35 +91,25 @@ func (w *worker) answer(s *session) {
 	w.relay(s)
 }
 
-// pass finds the group that Pass names, as nginx looks for one before it takes
-// the name for an address. It reports whether there is one.
+// pass takes the session to the route of the group that Pass names. It reports
+// whether there is one; names and addresses that are no group's are for a
+// resolver.
 func (w *worker) pass(s *session) bool {
 	r := s.route
 	w.text = r.Pass.Append(w.text[:0], w.variables(s))
 	w.line = appendLower(w.line[:0], w.text)
-	if s.group = r.Groups[string(w.line)]; s.group != nil {
+	if to := r.Groups[string(w.line)]; to != nil {
+		s.route, s.group = to, to.Group
 		return true
 	}
+	s.group = nil
 	host, _, port := bytes.Cut(w.text, []byte{':'})
-	if addr, ok := literalAddr(string(w.text)); ok {
-		s.group = r.Address(addr)
-		return true
-	}
 	if name := smtp.Printable(host, smtp.LogLimit); port {
 		w.complain(s, "no resolver defined to resolve "+name)
 	} else {
 		w.complain(s, `no port in upstream "`+name+`"`)
 	}
 	return false
-}
-
-// literalAddr reads an address with its port, or the path of a unix socket.
-func literalAddr(text string) (upstream.Addr, bool) {
-	if path, ok := strings.CutPrefix(text, "unix:"); ok {
-		return upstream.Addr{Path: path}, path != ""
-	}
-	tcp, err := netip.ParseAddrPort(text)
-	return upstream.Addr{TCP: tcp}, err == nil && tcp.Port() != 0
 }
 
 // appendLower appends text in lower case, as ngx_strncasecmp sees it.

@@ -18,34 +18,36 @@ import (
 // A group is chosen by name in any case, or is that of an address; any other name
 // ends the session.
 //
-// Fails if pass looks the name up as it is.
+// Fails if pass looks the name up as it is, or keeps what the session's own route
+// owes to a group.
 func TestPass(t *testing.T) {
 	t.Parallel()
 	w := newWitness(t, good)
 	b := newDiary(t, func(s *script.Scope) error {
 		return s.Map(script.Map{Variable: "$pool", Source: "$remote_addr", Entries: []script.Entry{
-			{Key: "127.0.0.1", Value: "POOL_a"}, {Key: "127.0.0.2", Value: "mx.example:25"}, {Key: "127.0.0.4", Value: w.addr}, {Key: "default", Value: "none"}}})
+			{Key: "127.0.0.1", Value: "POOL_a"}, {Key: "127.0.0.2", Value: "mx.example:25"}, {Key: "default", Value: "none"}}})
 	})
 	g := newRig(t, nil, b.keeps("$status $session_end $upstream_addr"), func(p *plan) {
-		p.Address = func(addr upstream.Addr) *upstream.Group {
-			return upstream.NewGroup(upstream.Config{Name: addr.String(),
-				Method:  func([]upstream.Server) upstream.Method { return balancer.RoundRobin{} },
-				Servers: []upstream.Server{{Name: addr.String(), Addr: addr, Weight: 1}}})
-		}
-		p.Pass, p.Groups = b.value("$pool"), map[string]*upstream.Group{"pool_a": p.Address(parseAddr(w.addr))}
+		to := p.Route
+		to.Header = HeaderV1
+		to.Group = upstream.NewGroup(upstream.Config{
+			Name:    "pool_a",
+			Method:  func([]upstream.Server) upstream.Method { return balancer.RoundRobin{} },
+			Servers: []upstream.Server{{Name: w.addr, Addr: parseAddr(w.addr), Weight: 1}},
+		})
+		p.Pass, p.Groups = b.value("$pool"), map[string]*Route{"pool_a": &to}
 	})
-	for _, from := range []string{"127.0.0.1", "127.0.0.4"} {
-		c := g.dialFrom(from)
-		greetingOf(t, c)
-		c.Close()
-		g.gone(patience)
-	}
+	c := g.dialFrom("127.0.0.1")
+	greetingOf(t, c)
+	c.Close()
+	g.gone(patience)
+	require.Contains(t, last(w.seen()).got(), "PROXY TCP4 127.0.0.1 ", "by the route of that group")
 	for _, from := range []string{"127.0.0.2", "127.0.0.3"} {
 		saw, _ := io.ReadAll(g.dialFrom(from))
 		require.Empty(t, saw)
 		g.gone(patience)
 	}
-	require.Equal(t, []string{"200 client/relay/closed " + w.addr, "200 client/relay/closed " + w.addr, "500 us/accept/no-upstream -", "500 us/accept/no-upstream -"}, b.lines(4))
+	require.Equal(t, []string{"200 client/relay/closed " + w.addr, "500 us/accept/no-upstream -", "500 us/accept/no-upstream -"}, b.lines(3))
 	require.Equal(t, 1, g.logs.FilterMessage("no resolver defined to resolve mx.example").Len()+
 		g.logs.FilterMessage(`no port in upstream "none"`).Len(), "one complaint a second")
 }

@@ -74,13 +74,10 @@ type Route struct {
 
 	// KeyValue is what the group hashes a session by, in place of Key.
 	KeyValue *script.Value
-	// Pass says where a session goes in place of Group: to one of Groups, whose
-	// keys are the names in lower case, or else to an address, of which Address
-	// makes a group for this session. Any worker calls it; it must not wait, and is
-	// not nil where Pass is not.
-	Pass    *script.Value
-	Groups  map[string]*upstream.Group
-	Address func(upstream.Addr) *upstream.Group
+	// Pass names where a session goes in place of Group: on by one of Groups, the
+	// routes of the groups by their names in lower case.
+	Pass   *script.Value
+	Groups map[string]*Route
 	// Return is a text that clients get in place of a server.
 	Return *script.Value
 
