@@ -1,16 +1,11 @@
 package integration
 
 import (
-	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
-	"math"
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
