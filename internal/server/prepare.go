@@ -175,17 +175,12 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 		}
 		p.groups = append(p.groups, g)
 	}
-	users := make(map[string]stream.Route, len(c.Upstreams)) // what they owe to their groups
-	for _, u := range c.Upstreams {
-		users[u.Name] = stream.Route{Header: headerVersions[u.ProxyProtocol], Key: keys[u.Method.Key], QueueTimeout: u.Queue.Timeout}
-	}
 	language := s.compile(c, report)
 	p.zones = language.zones
+	users := make(map[string]stream.Route, len(c.Upstreams)) // what they owe to their groups
 	for _, u := range c.Upstreams {
-		owed := users[u.Name]
-		if owed.KeyValue = language.keys["hash "+u.Name]; owed.KeyValue != nil {
-			owed.Key = stream.NoKey
-		}
+		owed := stream.Route{Header: headerVersions[u.ProxyProtocol], Key: keys[u.Method.Key], QueueTimeout: u.Queue.Timeout}
+		owed.KeyValue = language.keys["hash "+u.Name]
 		users[u.Name] = owed
 		if !u.Implicit {
 			p.users[u.Name] = owed

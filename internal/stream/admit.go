@@ -44,7 +44,7 @@ func (w *worker) start(s *session) {
 // session is within the limits.
 func (w *worker) preaccess(s *session) bool {
 	r := s.route
-	if r.keeps() {
+	if r.kept {
 		w.keep(s)
 	}
 	if len(r.Sets) == 0 && len(r.Limits) == 0 {

@@ -194,7 +194,7 @@ func (e *Engine) SetMaxSessions(n int) { e.limit.Store(int64(n)) }
 // engine owns the socket from here on.
 func (e *Engine) Open(s *listener.Socket, r *Route) *Port {
 	p := &Port{socket: s, name: s.Addr().String(), closed: make(chan struct{})}
-	p.route.Store(r)
+	p.SetRoute(r)
 	for _, w := range e.workers {
 		w.loop.Post(func() { w.listen(p) })
 	}

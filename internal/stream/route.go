@@ -78,6 +78,8 @@ type Route struct {
 	// routes of the groups by their names in lower case.
 	Pass   *script.Value
 	Groups map[string]*Route
+
+	kept bool // see keeps; set when a port gets the route
 	// Return is a text that clients get in place of a server.
 	Return *script.Value
 
@@ -139,4 +141,7 @@ type Port struct {
 func (p *Port) Socket() *listener.Socket { return p.socket }
 
 // SetRoute gives every client accepted from now on another route.
-func (p *Port) SetRoute(r *Route) { p.route.Store(r) }
+func (p *Port) SetRoute(r *Route) {
+	r.kept = r.keeps()
+	p.route.Store(r)
+}
