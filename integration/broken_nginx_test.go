@@ -201,10 +201,12 @@ func listeners(t *testing.T, ports []string, dir string) map[string]string {
 	return found
 }
 
-// rows are the fields of a table of the kernel's, without its heading.
+// rows are the fields of a table of the kernel's, without its heading. It is
+// that of this thread's network: /proc/net has the main thread's, which a test
+// with a network of its own may hold at the time.
 func rows(t *testing.T, table string) [][]string {
 	t.Helper()
-	text, err := os.ReadFile("/proc/net/" + table)
+	text, err := os.ReadFile("/proc/thread-self/net/" + table)
 	require.NoError(t, err)
 	var all [][]string
 	for line := range strings.Lines(string(text)) {
