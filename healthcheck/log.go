@@ -1,8 +1,10 @@
 package healthcheck
 
 import (
+	"cmp"
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -43,8 +45,8 @@ func (c *Checker) complain(k *check, o outcome, now time.Time) {
 
 // lookAt warns of a certificate that ends soon, or has ended.
 func (c *Checker) lookAt(k *check, cert *x509.Certificate, now time.Time) {
-	ahead := k.settings.CertWarning
-	if cert == nil || ahead == 0 || cert.NotAfter.After(now.Add(ahead)) {
+	t := slices.MaxFunc(k.targets, func(a, b *target) int { return cmp.Compare(a.CertWarning, b.CertWarning) })
+	if cert == nil || t.CertWarning == 0 || cert.NotAfter.After(now.Add(t.CertWarning)) {
 		return
 	}
 	if !k.warned.IsZero() && now.Sub(k.warned) < 24*time.Hour {
@@ -55,7 +57,6 @@ func (c *Checker) lookAt(k *check, cert *x509.Certificate, now time.Time) {
 	if cert.NotAfter.Before(now) {
 		message = "certificate has ended"
 	}
-	t := k.targets[0]
 	c.log.Warn(message, zap.String("upstream", t.Upstream), zap.String("peer", t.Name),
 		zap.String("subject", smtp.Printable([]byte(cert.Subject.String()), smtp.LogLimit)),
 		zap.String("not_after", cert.NotAfter.UTC().Format(time.RFC3339)))

@@ -48,6 +48,7 @@ var (
 	fallen  = upstream.Probe{State: upstream.StateUnhealthy, Why: "connect: refused"}
 	tooBusy = upstream.Probe{State: upstream.StateBusy, Why: "greeting: 421 4.3.2 busy"}
 	rising  = upstream.Probe{Good: true, State: upstream.StateUnhealthy, Why: "250 a"}
+	stale   = upstream.Probe{Good: true, Stale: true, State: upstream.StateUp, Why: "250 a"}
 )
 
 // What becomes of the first of two servers by what sessions and probes find
@@ -58,8 +59,9 @@ var (
 // (blip, confirmed), if a probe brings a quarantined server back before
 // fail_timeout (confirmed), if a bad probe out of the blue raises suspicion
 // (alternating), if the check's word does not count in every state (fallen),
-// and if a good probe forgives nothing (blip: the fourth failure would be one
-// too many), or the end of an old session hides that nobody is greeted
+// if a good probe forgives nothing (blip: the fourth failure would be one
+// too many) or clears a suspicion that came after it (good before the failures),
+// or the end of an old session hides that nobody is greeted
 // (greeted meanwhile).
 func TestCheckedServer(t *testing.T) {
 	t.Parallel()
@@ -81,6 +83,10 @@ func TestCheckedServer(t *testing.T) {
 			{101, bad, "a suspect-unavail", 1},
 			{102, bad, "", 1},
 			{103, good, "", 9}, {111, good, "", 1}, {112, good, "a unavail-up", 0},
+		},
+		"good before the failures": {
+			{100, refused, "", 0}, {100, refused, "", 0}, {100, refused, "a up-suspect", 0},
+			{101, stale, "", 1}, {102, bad, "a suspect-unavail", 1}, {113, stale, "a unavail-up", 0},
 		},
 		"fallen while suspect": {
 			{100, refused, "", 0}, {100, refused, "", 0}, {100, refused, "a up-suspect", 0},

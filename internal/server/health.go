@@ -30,7 +30,7 @@ type watcher struct {
 
 // Probed implements healthcheck.Reporter.
 func (w watcher) Probed(r healthcheck.Result) (wanted time.Duration) {
-	again := w.peer.Probed(upstream.Probe{Good: r.Good, State: probeStates[r.State], Why: r.Why}, w.server.engine.Seconds())
+	again := w.peer.Probed(upstream.Probe{Good: r.Good, Stale: r.Stale, State: probeStates[r.State], Why: r.Why}, w.server.engine.Seconds())
 	return time.Duration(again) * time.Second
 }
 
@@ -128,17 +128,17 @@ func checkOf(u conf.Upstream) checkPlan {
 	}
 	return checkPlan{port: c.Port, target: healthcheck.Target{
 		Settings: healthcheck.Settings{
-			SMTP:        c.Type == "smtp",
-			Timeout:     c.Timeout,
-			Header:      probeHeaders[c.ProxyProtocol],
-			TLS:         probeTLS[c.TLS],
-			CertWarning: c.CertWarning,
-			Verb:        probeVerbs[c.Verb],
-			Helo:        cmp.Or(helo, "localhost"),
-			MailFrom:    c.MailFrom,
-			RcptTo:      c.RcptTo,
+			SMTP:     c.Type == "smtp",
+			Timeout:  c.Timeout,
+			Header:   probeHeaders[c.ProxyProtocol],
+			TLS:      probeTLS[c.TLS],
+			Verb:     probeVerbs[c.Verb],
+			Helo:     cmp.Or(helo, "localhost"),
+			MailFrom: c.MailFrom,
+			RcptTo:   c.RcptTo,
 		},
 		Upstream:     u.Name,
+		CertWarning:  c.CertWarning,
 		Interval:     c.Interval,
 		DownInterval: c.DownInterval,
 		Rise:         c.Rise,
