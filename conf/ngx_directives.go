@@ -195,7 +195,7 @@ var ngxIdle = []ngxDirective{
 	{"status_zone", inServer, args1, idle("counters need no zone")},
 	{"variables_hash_bucket_size", inStream, args1, idle(noTables)},
 	{"variables_hash_max_size", inStream, args1, idle(noTables)},
-	{"zone", inUpstream, args1 | args2, idle("one process shares everything")},
+	{"zone", inUpstream, args1 | args2 | many, (*ngxReader).upstreamZone},
 }
 
 const (

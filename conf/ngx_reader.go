@@ -81,7 +81,8 @@ type ngxReader struct {
 	listening map[listenKey]bool
 	logs      []ngxLog
 	buffers   logBuffers
-	limited   []string        // zones of limits, in the order of the file
+	zones     map[string]*ngxZone
+	zoneOrder []*ngxZone      // the same as in the file
 	noticed   map[string]bool // of which directives it was said that they have no effect
 	loaded    bool            // modules can no longer be loaded
 	ports     int             // listening addresses so far
@@ -113,6 +114,7 @@ func newNgxReader() *ngxReader {
 		listening: make(map[listenKey]bool),
 		noticed:   make(map[string]bool),
 		buffers:   make(logBuffers),
+		zones:     make(map[string]*ngxZone),
 	}
 }
 
@@ -140,7 +142,7 @@ func (r *ngxReader) finish() (*Config, error) {
 		}
 	}
 	r.chooseLog()
-	r.limitZones()
+	r.checkZones()
 	if len(r.problems) == 0 && len(r.cfg.Servers) == 0 {
 		r.problem(Position{}, `no server in a "stream" block of %s: nothing would listen`, r.cfg.Files[0])
 	}
