@@ -282,8 +282,8 @@ func TestLastResortIsRare(t *testing.T) {
 // A server that is new in a running group is the last to be asked until its
 // first probe; one that begins with the group is up, or out by default_down.
 //
-// Fails if a new server is trusted unseen, or all of a new group are not, and if
-// a server that was never found to be out has a slow start.
+// Fails if a new server is trusted unseen, or one that was gone, or all of a new
+// group are not, and if a server that was never found to be out has a slow start.
 func TestNewServers(t *testing.T) {
 	t.Parallel()
 	var changes []string
@@ -302,6 +302,13 @@ func TestNewServers(t *testing.T) {
 	b2 := status(t, g, "b", 102)
 	require.Equal(t, upstream.StateChecking, b2.State, "back from maintenance")
 	require.Equal(t, int64(-1), b2.Since, "whatever was before that")
+
+	turn, held := pick(g, 102)
+	require.Equal(t, "a", name(held))
+	g.Update(checked(&changes, b))
+	g.Update(checked(&changes, b, a))
+	require.Equal(t, upstream.StateChecking, status(t, g, "a", 102).State, "it was gone, though held")
+	held.Release(turn, upstream.OutcomeOK, 102)
 
 	slow := func(s *upstream.Server) { s.SlowStart = 30 }
 	c := checked(&changes, with(a, slow), with(b, slow))
