@@ -157,7 +157,7 @@ func (w *worker) send(h *half, dst *end, b []byte) {
 	n, errno := reactor.Send(int(dst.fd), b)
 	h.out += int64(n)
 	if errno != 0 && errno != eagain {
-		w.lost(h, dst)
+		w.lost(h, dst, errno)
 		return
 	}
 	if n < len(b) {
@@ -224,7 +224,7 @@ func (w *worker) flush(h *half, dst *end) bool {
 		case errno == 0 || refused(errno):
 			w.refuseSplice(h, errno)
 		default:
-			w.lost(h, dst)
+			w.lost(h, dst, errno)
 			return false
 		}
 	}
@@ -236,7 +236,7 @@ func (w *worker) flush(h *half, dst *end) bool {
 	}
 	n, errno := reactor.Send(int(dst.fd), h.held.B[h.off:])
 	if errno != 0 && errno != eagain {
-		w.lost(h, dst)
+		w.lost(h, dst, errno)
 		return false
 	}
 	h.off += int32(n)
@@ -311,9 +311,11 @@ func (w *worker) passEnd(s *session, h *half, src, dst *end) {
 
 // lost is called when a write found the destination gone. What it sent before
 // is still to be read and delivered, so only this half is over. One that had
-// ended its stream properly and then closed is not taken for a reset.
-func (w *worker) lost(h *half, dst *end) {
-	dst.reset = !dst.eof
+// ended its stream properly and then closed is not taken for a reset, whether or
+// not its end was read by now: a reset that comes behind the end of a stream is
+// EPIPE, any other is not (tcp_reset).
+func (w *worker) lost(h *half, dst *end, errno syscall.Errno) {
+	dst.reset = errno != unix.EPIPE && !dst.eof
 	dst.readable = true
 	dst.hup = true
 	h.drop(w)
