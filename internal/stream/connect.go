@@ -38,7 +38,7 @@ func (w *worker) turn(s *session) *upstream.Turn {
 // connects at once, one is under way, or none is left.
 func (w *worker) try(s *session, p *upstream.Peer) {
 	for ; p != nil; p = w.next(s) {
-		s.peer, s.last = p, p
+		s.peer, s.last, s.next = p, p, nil
 		s.attempt++
 		w.attempted(s, p)
 		s.patient, s.doubted = false, false

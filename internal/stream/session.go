@@ -103,6 +103,7 @@ type session struct {
 	group *upstream.Group // nil until it is admitted
 	turn  upstream.Turn
 	peer  *upstream.Peer // held until released; nil before and after
+	next  *upstream.Peer // held beside it, from its choice until it is tried; see another
 	last  *upstream.Peer // the latest peer tried, for the log
 
 	from    netip.AddrPort // client's address; invalid for a unix socket
@@ -325,6 +326,10 @@ func (w *worker) account(s *session) {
 			o = upstream.OutcomeClientGone
 		}
 		w.release(s, o)
+	}
+	if s.next != nil { // a panic came between
+		s.next.Release(w.turn(s), upstream.OutcomeClientGone, w.seconds())
+		s.next = nil
 	}
 	w.stats.Ended++
 	s.route.journal().ended(w, s)
