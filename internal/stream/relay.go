@@ -57,8 +57,8 @@ func (w *worker) relay(s *session) {
 	if s.waits() {
 		w.loop.Timers.Arm(s.index, w.deadline(s))
 	}
-	if more && !s.queued {
-		s.queued = true
+	if more && !s.again {
+		s.again = true
 		w.loop.Again(s.clientToken())
 	}
 }
@@ -168,9 +168,9 @@ func (w *worker) send(h *half, dst *end, b []byte) {
 	}
 }
 
-// splice fills the half's pipe from the source, with up to size bytes. The pipe is empty on entry, and
-// an empty pipe always has room: so EAGAIN can only mean that the source is
-// empty, although splice reports a full pipe the same way.
+// splice fills the half's pipe from the source, with up to size bytes. The pipe
+// is empty on entry, and an empty pipe always has room: so EAGAIN can only mean
+// that the source is empty, although splice reports a full pipe the same way.
 func (w *worker) splice(h *half, src *end, size int) {
 	if !h.lent {
 		pipe, errno := w.loop.Pipes.Get()

@@ -86,9 +86,9 @@ type session struct {
 	cause      cause
 	draining   bool // the process is stopping: nothing more is read from the client
 	downLast   bool // the last byte moved was the server's: the client's turn, safe to cut
-	queued     bool // has used up its share and gets another turn; see event
+	again      bool // has used up its share, and another turn is due; see event
 	accounted  bool // account was called
-	kept       bool // keepAlive was called
+	keptAlive  bool // keepAlive was called
 	patient    bool // no other server is left: this one may take all the time there is
 	doubted    bool // the group was told that this server's greeting is awaited for long
 
@@ -192,9 +192,8 @@ func (w *worker) guard(s *session) {
 }
 
 // event handles one event of a session's end, or with no events the turn that
-// a queued session has been waiting for. A queued session leaves what happens
-// to that turn: else each event would be a further share of the loop, and queue
-// the session once more.
+// was due. A session with a turn due leaves what happens to that turn: else each
+// event would be a further share of the loop, and ask for one more.
 func (w *worker) event(s *session, kind reactor.Kind, events uint32) {
 	defer w.guard(s)
 	if w.engine.onEvent != nil {
@@ -205,10 +204,10 @@ func (w *worker) event(s *session, kind reactor.Kind, events uint32) {
 		e = &s.server
 	}
 	e.note(events)
-	if s.queued && events != 0 {
+	if s.again && events != 0 {
 		return
 	}
-	s.queued = false
+	s.again = false
 	switch s.state {
 	case stateHeader:
 		w.readHeader(s)
