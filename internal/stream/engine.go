@@ -4,7 +4,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -69,7 +68,7 @@ type worker struct {
 // calls are the kernel calls that tests replace by failing ones.
 type calls struct {
 	splice func(from, to, n int) (int, syscall.Errno)
-	accept acceptFunc
+	accept func(from *reactor.Sockaddr, listener int) (fd int, errno syscall.Errno)
 	socket func(to *reactor.Sockaddr) (fd int, errno syscall.Errno)
 }
 
@@ -261,7 +260,7 @@ type limiter struct {
 // allow reports whether this event is allowed, and then how many were not since
 // the one before.
 func (l *limiter) allow() (ok bool, skipped int64) {
-	now := int64(time.Since(birth)/time.Second) + 1
+	now := reactor.Clock() / 1000 // at least 1
 	last := l.last.Load()
 	if now > last && l.last.CompareAndSwap(last, now) {
 		return true, l.skipped.Swap(0)
@@ -269,5 +268,3 @@ func (l *limiter) allow() (ok bool, skipped int64) {
 	l.skipped.Add(1)
 	return false, 0
 }
-
-var birth = time.Now()

@@ -193,7 +193,8 @@ func (w *worker) another(s *session) *upstream.Peer {
 	if left <= 0 || !w.mayGoOn(s) {
 		return nil
 	}
-	return w.next(s)
+	s.next = w.next(s)
+	return s.next
 }
 
 // giveUp ends the session's business with its server.
