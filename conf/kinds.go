@@ -116,8 +116,15 @@ func size(least, most int) func(*node) (int, error) {
 	}
 }
 
-// rate is a size for each second, where 0 is no limit.
-func rate(n *node) (int, error) { return size(0, maxRate)(n) }
+// rate is a size for each second, where 0 is no limit, or a text that becomes one.
+func rate(n *node) (Rate, error) {
+	if text, _ := n.value.(string); strings.Contains(text, "$") {
+		_, err := anyText(n)
+		return Rate{Text: &Text{n.at, text}}, err
+	}
+	bytes, err := size(0, maxRate)(n)
+	return Rate{Bytes: bytes}, err
+}
 
 // sizeText writes a size as nginx would, if it is a round one.
 func sizeText(n int) string {
@@ -263,7 +270,7 @@ func bind(n *node) (*Bind, error) {
 	}
 	s, err := str(n)
 	if err != nil {
-		return nil, want(`an IP address, "address:port", "client", "client:port" or "off"`, n)
+		return nil, want(`an IP address, "address:port", a text with variables, "client", "client:port" or "off"`, n)
 	}
 	b, err := parseBind(s)
 	if err != nil {

@@ -61,6 +61,11 @@ func placeless(c *Config) *Config {
 		if s.Bind != nil {
 			s.Bind.Position = Position{}
 		}
+		for _, r := range []Rate{s.UploadRate, s.DownloadRate} {
+			if r.Text != nil {
+				r.Text.Position = Position{}
+			}
+		}
 		for j := range s.Listen {
 			s.Listen[j].Position = Position{}
 		}

@@ -224,7 +224,7 @@ t.toml:9:17: proxy_timeout: "10x": unknown unit "x"; want y, M, w, d, h, m, s or
 t.toml:10:23: proxy_next_upstream: want true or false, got "on"
 t.toml:11:29: proxy_next_upstream_tries: want a number from 0 to 1073741824, got the float 1
 t.toml:12:31: proxy_next_upstream_timeout: "1M": unit "M" is too coarse here; use d, h, m, s or ms
-t.toml:13:14: address: "example.org": want an IP address with or without a port, "client", "client:port" or "off"
+t.toml:13:14: address: "example.org": want an IP address with or without a port, a text with variables, "client", "client:port" or "off"
 t.toml:14:20: proxy_half_close: want true or false, got a table
 t.toml:15:26: proxy_socket_keepalive: "::": want "idle:interval:count", as in "120s:30s:4"; a part may be left out
 t.toml:16:21: proxy_buffer_size: want a size from 1k to 1m, got "512"

@@ -244,12 +244,11 @@ func (v *validator) clients() {
 			local := l.Address.Path != "" || l.Address.Host == "localhost" || isIP && ip.IsLoopback()
 			public = public || !local
 		}
-		own := s.Bind != nil && s.Bind.Host == "" // servers see the client's own address
 		to := s.ProxyPass
 		if s.ProxyPassText != "" {
 			to = blind
 		}
-		if h := header[to]; to != "" && public && s.SMTP.On && !own && (h == "" || h == "off") {
+		if h := header[to]; to != "" && public && s.SMTP.On && !s.Bind.ofClient() && (h == "" || h == "off") {
 			v.warn(s.Position, "OPEN RELAY HAZARD: the servers of %q see every client as coming from this host, and take it for one of their own if this host is in their mynetworks; "+
 				"their limits and blocklists see one client, too. Turn proxy_protocol on, here and in those servers, or take this host out of what they trust", to)
 		}

@@ -244,8 +244,6 @@ func routeOf(c conf.Server, l conf.Listen, r stream.Route) stream.Route {
 	r.NoDelay = c.NoDelay
 	r.BufferSize = c.BufferSize
 	r.HeaderTimeout = c.ProxyHeaderTimeout
-	r.UploadRate = int64(c.UploadRate)
-	r.DownloadRate = int64(c.DownloadRate)
 	r.Access = accessOf(c.Access)
 	if l.ProxyProtocol {
 		r.Fronts = c.RealIPFrom
@@ -253,18 +251,7 @@ func routeOf(c conf.Server, l conf.Listen, r stream.Route) stream.Route {
 	if c.SMTP.On {
 		r.Gate = gateOf(c.SMTP)
 	}
-	if c.Bind != nil {
-		r.Bind = bindOf(*c.Bind)
-	}
 	return r
-}
-
-func bindOf(c conf.Bind) stream.Bind {
-	b := stream.Bind{Client: c.Host == "", ClientPort: c.ClientPort, Transparent: c.Transparent}
-	if !b.Client {
-		b.Addr = netip.AddrPortFrom(netip.MustParseAddr(c.Host), c.Port)
-	}
-	return b
 }
 
 func gateOf(c conf.SMTP) *stream.Gate {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -44,7 +45,8 @@ type language struct {
 func evaluates(c *conf.Config) bool {
 	for i := range c.Servers {
 		s := &c.Servers[i]
-		if s.ProxyPassText != "" || s.Return != nil || len(s.Sets)+len(s.AccessLogs)+len(s.Limits) > 0 {
+		if s.ProxyPassText != "" || s.Return != nil || s.UploadRate.Text != nil || s.DownloadRate.Text != nil ||
+			s.Bind != nil && s.Bind.Text != "" || len(s.Sets)+len(s.AccessLogs)+len(s.Limits) > 0 {
 			return true
 		}
 	}
@@ -174,6 +176,8 @@ func (l *language) value(at conf.Position, text string) *script.Value {
 // complete gives a route what its server evaluates. Access logs are opened by
 // Prepare.
 func (l *language) complete(r *stream.Route, c *conf.Server) {
+	r.UploadRate, r.DownloadRate = l.rate(c.UploadRate), l.rate(c.DownloadRate)
+	r.Bind = l.bind(c.Bind)
 	if r.Scope = l.scope; r.Scope == nil {
 		return
 	}
@@ -194,6 +198,25 @@ func (l *language) complete(r *stream.Route, c *conf.Server) {
 		r.Return = l.returned(c.Return)
 	}
 	r.Pass = l.value(c.ProxyPassPosition, c.ProxyPassText)
+}
+
+func (l *language) rate(c conf.Rate) stream.Rate {
+	if c.Text == nil {
+		return stream.Rate{Bytes: int64(c.Bytes)}
+	}
+	return stream.Rate{Value: l.value(c.Text.Position, c.Text.Text)}
+}
+
+func (l *language) bind(c *conf.Bind) stream.Bind {
+	switch {
+	case c == nil:
+		return stream.Bind{}
+	case c.Text != "":
+		return stream.Bind{Value: l.value(c.Position, c.Text), Transparent: c.Transparent}
+	case c.Host == "":
+		return stream.Bind{Client: true, ClientPort: c.ClientPort, Transparent: c.Transparent}
+	}
+	return stream.Bind{Addr: netip.AddrPortFrom(netip.MustParseAddr(c.Host), c.Port), Transparent: c.Transparent}
 }
 
 // returned compiles the text of return, which may be empty.

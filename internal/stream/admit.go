@@ -5,6 +5,7 @@ import (
 
 	"github.com/valyala/bytebufferpool"
 
+	"smtplb/internal/script"
 	"smtplb/internal/smtp"
 )
 
@@ -24,17 +25,21 @@ func (w *worker) start(s *session) {
 		w.answer(s)
 		return
 	}
+	s.state = stateRouting
+	if r.Bind.Value != nil {
+		w.chooseSource(s)
+	}
 	s.group = r.Group
 	if r.Pass != nil && !w.pass(s) {
 		w.dismiss(s, ReplyUnavailable, causeNoGroup)
 		return
 	}
 	r = s.route
-	s.up.pace.begin(r.UploadRate, w.loop.Now())
-	s.down.pace.begin(r.DownloadRate, w.loop.Now())
+	s.up.pace.begin(r.UploadRate.Bytes, w.loop.Now())
+	s.down.pace.begin(r.DownloadRate.Bytes, w.loop.Now())
 	s.group.Begin(&s.turn)
 	s.turn.Limit(r.Tries)
-	if r.clientVisible() {
+	if s.clientVisible() {
 		s.turn.Client = s.from.Addr()
 	}
 	w.connect(s)
@@ -60,8 +65,13 @@ func (w *worker) preaccess(s *session) bool {
 // keeps reports whether what is evaluated at a session's start may leave values
 // that hold until its end.
 func (r *Route) keeps() bool {
-	if len(r.Sets) > 0 || r.KeyValue.Remembers() || r.Pass.Remembers() || r.Return.Remembers() {
+	if len(r.Sets) > 0 {
 		return true
+	}
+	for _, v := range [...]*script.Value{r.KeyValue, r.Pass, r.Return, r.Bind.Value, r.UploadRate.Value, r.DownloadRate.Value} {
+		if v.Remembers() {
+			return true
+		}
 	}
 	for i := range r.Limits {
 		if r.Limits[i].Key.Remembers() {

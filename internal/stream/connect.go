@@ -214,6 +214,7 @@ func (w *worker) commit(s *session, o upstream.Outcome) {
 	if o == upstream.OutcomeOK {
 		s.peer.Connected(w.seconds())
 	}
+	w.chooseRates(s)
 	w.enter(s, stateRelaying)
 	w.relay(s)
 }
