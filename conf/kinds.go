@@ -74,18 +74,16 @@ func variableUse(n *node) (string, error) {
 	return s, nil
 }
 
-// hashKey is what a hash goes by. A text without variables is refused: all
-// clients would go to one server.
+// clientKey is the word for what most hashes go by.
+const clientKey = "client_address"
+
+// hashKey is what a hash goes by.
 func hashKey(n *node) (string, error) {
 	switch n.value {
-	case "client_address", "${remote_addr}":
+	case clientKey, "${remote_addr}":
 		return "$remote_addr", nil
 	}
-	s, err := anyText(n)
-	if err != nil || !strings.Contains(s, "$") {
-		return "", want(`"client_address" or a text with variables`, n)
-	}
-	return s, nil
+	return anyText(n)
 }
 
 func number[N int | uint16 | uint64](least, most N) func(*node) (N, error) {

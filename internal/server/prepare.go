@@ -179,7 +179,8 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 	p.zones = language.zones
 	users := make(map[string]stream.Route, len(c.Upstreams)) // what they owe to their groups
 	for _, u := range c.Upstreams {
-		owed := stream.Route{Header: headerVersions[u.ProxyProtocol], Key: keys[u.Method.Key], QueueTimeout: u.Queue.Timeout}
+		owed := stream.Route{Header: headerVersions[u.ProxyProtocol], QueueTimeout: u.Queue.Timeout}
+		owed.Key, owed.KeyText = keyOf(u.Method.Key)
 		owed.KeyValue = language.keys["hash "+u.Name]
 		users[u.Name] = owed
 		if !u.Implicit {
@@ -290,9 +291,15 @@ var headerVersions = map[string]stream.HeaderVersion{
 	"v2":  stream.HeaderV2,
 }
 
-var keys = map[string]stream.Key{
-	"":            stream.NoKey,
-	clientAddress: stream.ClientAddress,
+// keyOf is what a group hashes by, unless that is evaluated.
+func keyOf(key string) (k stream.Key, text string) {
+	switch {
+	case key == clientAddress:
+		return stream.ClientAddress, ""
+	case key != "" && !strings.Contains(key, "$"):
+		return stream.FixedKey, key
+	}
+	return stream.NoKey, ""
 }
 
 var moments = map[string]upstream.Moment{

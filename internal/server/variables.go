@@ -61,7 +61,10 @@ func evaluates(c *conf.Config) bool {
 // clientAddress is the key of a hash that needs no evaluation.
 const clientAddress = "$remote_addr"
 
-func hashes(u *conf.Upstream) bool { return u.Method.Key != "" && u.Method.Key != clientAddress }
+// hashes reports whether the group goes by a key that is evaluated.
+func hashes(u *conf.Upstream) bool {
+	return u.Method.Key != clientAddress && strings.Contains(u.Method.Key, "$")
+}
 
 // compile builds the language of a configuration. Zones that are there already
 // stay.
@@ -285,7 +288,7 @@ func (p *plan) byName(groups map[string]*upstream.Group, like stream.Route) map[
 	for name, owed := range p.users {
 		r := like
 		r.Pass, r.Group = nil, groups[name]
-		r.Header, r.Key, r.KeyValue, r.QueueTimeout = owed.Header, owed.Key, owed.KeyValue, owed.QueueTimeout
+		r.Header, r.Key, r.KeyText, r.KeyValue, r.QueueTimeout = owed.Header, owed.Key, owed.KeyText, owed.KeyValue, owed.QueueTimeout
 		all[strings.ToLower(name)] = &r
 	}
 	return all

@@ -104,6 +104,19 @@ func TestKeyValue(t *testing.T) {
 	require.Equal(t, []string{"a-127.0.0.1", "a-127.0.0.1"}, m.keys)
 }
 
+// A key without variables is that of every session, and needs no record.
+//
+// Fails if it is the client's address, or none.
+func TestFixedKey(t *testing.T) {
+	t.Parallel()
+	m := &spy{}
+	g := newRig(t, []string{noListener(t), newWitness(t, good).addr}, goBy(m), func(p *plan) { p.Key, p.KeyText = FixedKey, "a" })
+	greetingOf(t, g.dial())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	require.Equal(t, []string{"a", "a"}, m.keys)
+}
+
 // The server's address is the one that the client connected to, also where the
 // listener has all of them, a header names another, or nobody is served.
 //

@@ -17,6 +17,8 @@ import (
 type Route struct {
 	Group *upstream.Group
 	Key   Key // what the group hashes a session by
+	// KeyText is what it does with FixedKey.
+	KeyText string
 
 	ConnectTimeout time.Duration // for each attempt
 	Timeout        time.Duration // both directions silent
@@ -101,6 +103,7 @@ type Key uint8
 const (
 	NoKey         Key = iota
 	ClientAddress     // nginx's $remote_addr
+	FixedKey          // Route.KeyText
 )
 
 // HeaderVersion is a version of the PROXY protocol.
