@@ -243,11 +243,15 @@ type Server struct {
 
 	// One of these three is what is done with clients.
 	ProxyPass     string // an entry's Name in Config.Upstreams, spelt as there
-	ProxyPassText string // a text with variables that becomes such a name, in any case
+	ProxyPassText string // a text with variables that becomes such a name, in any case, or an address
 	Return        *Text  // what clients are sent before they are closed
 
 	// ProxyPassPosition is where proxy_pass says so.
 	ProxyPassPosition Position
+
+	// ProxyProtocol is the header that servers get whose addresses ProxyPassText
+	// becomes: off, v1 or v2. All others get what their upstream says.
+	ProxyProtocol string
 
 	Sets       []Set       // in this order, once it is known who the client is
 	AccessLogs []AccessLog // none: sessions are not logged

@@ -111,6 +111,7 @@ var serverTable = directives[Server]{"[[server]]", []directive[Server]{
 	{"return", none, (*reader).returnText},
 	{"set", none, (*reader).sets},
 	{"access_log", none, (*reader).accessLogs},
+	{"proxy_protocol", "off", slot(oneOf("off", "v1", "v2"), func(s *Server) *string { return &s.ProxyProtocol })},
 	{"proxy_connect_timeout", "5s", slot(msec(1), func(s *Server) *time.Duration { return &s.ConnectTimeout })},
 	{"proxy_timeout", "660s", (*reader).proxyTimeout},
 	{"proxy_next_upstream", true, slot(flag, func(s *Server) *bool { return &s.NextUpstream })},

@@ -173,7 +173,10 @@ func (p *printer) server(s *Server) {
 	}
 	p.list("listen", listens, asIs)
 	p.text("proxy_pass", s.ProxyPass)
-	p.text("proxy_pass", s.ProxyPassText)
+	if s.ProxyPassText != "" {
+		p.key("proxy_pass", quoted(s.ProxyPassText))
+		p.key("proxy_protocol", quoted(s.ProxyProtocol))
+	}
 	if s.Return != nil {
 		p.key("return", quoted(s.Return.Text))
 	}

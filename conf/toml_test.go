@@ -58,6 +58,7 @@ proxy_pass = "A"
 			}},
 			ProxyPass:           "a",
 			ProxyPassPosition:   at(7, 14),
+			ProxyProtocol:       "off",
 			ConnectTimeout:      5 * time.Second,
 			Timeout:             11 * time.Minute,
 			NextUpstream:        true,

@@ -189,6 +189,9 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 	}
 	for i, server := range c.Servers {
 		base := users[server.ProxyPass]
+		if server.ProxyPassText != "" {
+			base.Header = headerVersions[server.ProxyProtocol]
+		}
 		language.complete(&base, &c.Servers[i])
 		base.AccessLogs = s.accessLogs(language, &c.Servers[i], open)
 		for _, log := range base.AccessLogs {

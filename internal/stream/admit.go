@@ -1,12 +1,9 @@
 package stream
 
 import (
-	"bytes"
-
 	"github.com/valyala/bytebufferpool"
 
 	"smtplb/internal/script"
-	"smtplb/internal/smtp"
 )
 
 // start admits a client that is known by now, in the order of nginx's phases,
@@ -99,38 +96,6 @@ func (w *worker) answer(s *session) {
 	}
 	w.enter(s, stateRelaying)
 	w.relay(s)
-}
-
-// pass takes the session to the route of the group that Pass names. It reports
-// whether there is one; names and addresses that are no group's are for a
-// resolver.
-func (w *worker) pass(s *session) bool {
-	r := s.route
-	w.text = r.Pass.Append(w.text[:0], w.variables(s))
-	w.line = appendLower(w.line[:0], w.text)
-	if to := r.Groups[string(w.line)]; to != nil {
-		s.route, s.group = to, to.Group
-		return true
-	}
-	s.group = nil
-	host, _, port := bytes.Cut(w.text, []byte{':'})
-	if name := smtp.Printable(host, smtp.LogLimit); port {
-		w.complain(s, "no resolver defined to resolve "+name)
-	} else {
-		w.complain(s, `no port in upstream "`+name+`"`)
-	}
-	return false
-}
-
-// appendLower appends text in lower case, as ngx_strncasecmp sees it.
-func appendLower(b, text []byte) []byte {
-	for _, c := range text {
-		if 'A' <= c && c <= 'Z' {
-			c |= 0x20
-		}
-		b = append(b, c)
-	}
-	return b
 }
 
 // dismiss ends the session of a client that gets no server. Where there is no
