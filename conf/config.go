@@ -243,11 +243,15 @@ type Server struct {
 
 	// One of these three is what is done with clients.
 	ProxyPass     string // an entry's Name in Config.Upstreams, spelt as there
-	ProxyPassText string // a text with variables that becomes such a name, in any case
+	ProxyPassText string // a text with variables that becomes such a name, in any case, or an address
 	Return        *Text  // what clients are sent before they are closed
 
 	// ProxyPassPosition is where proxy_pass says so.
 	ProxyPassPosition Position
+
+	// ProxyProtocol is the header that servers get whose addresses ProxyPassText
+	// becomes: off, v1 or v2. All others get what their upstream says.
+	ProxyProtocol string
 
 	Sets       []Set       // in this order, once it is known who the client is
 	AccessLogs []AccessLog // none: sessions are not logged
@@ -262,8 +266,8 @@ type Server struct {
 	SocketKeepalive     Keepalive      // proxy_socket_keepalive
 	BufferSize          int            // proxy_buffer_size, bytes
 	NoDelay             bool           // tcp_nodelay, both sides
-	UploadRate          int            // proxy_upload_rate: bytes per second from the client; 0: no limit
-	DownloadRate        int            // proxy_download_rate: bytes per second to the client; 0: no limit
+	UploadRate          Rate           // proxy_upload_rate: from the client
+	DownloadRate        Rate           // proxy_download_rate: to the client
 	RealIPFrom          []netip.Prefix // set_real_ip_from: who must send a PROXY header where ProxyProtocol is on
 	ProxyHeaderTimeout  time.Duration  // proxy_protocol_timeout: for that header as a whole
 	Access              []AccessRule   // access; allow and deny: the first that matches decides, none allows
@@ -341,10 +345,17 @@ type Listen struct {
 	ProxyProtocol bool // clients from Server.RealIPFrom begin with a PROXY header
 }
 
+// Rate is how many bytes a second a session moves one way.
+type Rate struct {
+	Bytes int   // 0: no limit
+	Text  *Text // becomes that number, as a size, in each session; nil: Bytes is it
+}
+
 // Bind is a source address for connections to servers. Port 0 lets the kernel
 // choose one.
 type Bind struct {
 	Position    Position
+	Text        string // with variables, becomes an address with or without a port in each session; "": what follows is it
 	Host        string // IPv4 or IPv6; "": the client's own address
 	Port        uint16
 	ClientPort  bool // the client's own port, too

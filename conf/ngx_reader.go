@@ -318,7 +318,8 @@ func (r *ngxReader) handler(b *ngxBlock, srv *ngxServer) (smtp, ok bool) {
 	case srv.Return != nil:
 		return false, true
 	case srv.ProxyPassText != "":
-		return r.passToAny(srv), true
+		srv.ProxyProtocol = srv.proxyProtocol
+		return !srv.passesToAddress() && r.passToAny(srv), true
 	case srv.passes == nil:
 		if !b.seen["proxy_pass"] && !b.seen["return"] {
 			r.problem(srv.Position, "no handler for server")

@@ -37,6 +37,7 @@ func ngxDefaults() Config {
 // defaults are those of TOML.
 func ngxServerDefaults() Server {
 	return Server{
+		ProxyProtocol:      "off",
 		ConnectTimeout:     60 * time.Second,
 		Timeout:            10 * time.Minute,
 		NextUpstream:       true,

@@ -173,7 +173,10 @@ func (p *printer) server(s *Server) {
 	}
 	p.list("listen", listens, asIs)
 	p.text("proxy_pass", s.ProxyPass)
-	p.text("proxy_pass", s.ProxyPassText)
+	if s.ProxyPassText != "" {
+		p.key("proxy_pass", quoted(s.ProxyPassText))
+		p.key("proxy_protocol", quoted(s.ProxyProtocol))
+	}
 	if s.Return != nil {
 		p.key("return", quoted(s.Return.Text))
 	}
@@ -199,8 +202,8 @@ func (p *printer) server(s *Server) {
 	p.key("proxy_socket_keepalive", keepaliveText(s.SocketKeepalive))
 	p.key("proxy_buffer_size", strconv.Itoa(s.BufferSize))
 	p.key("tcp_nodelay", strconv.FormatBool(s.NoDelay))
-	p.key("proxy_upload_rate", strconv.Itoa(s.UploadRate))
-	p.key("proxy_download_rate", strconv.Itoa(s.DownloadRate))
+	p.key("proxy_upload_rate", rateText(s.UploadRate))
+	p.key("proxy_download_rate", rateText(s.DownloadRate))
 	var networks, rules []string
 	for _, n := range s.RealIPFrom {
 		networks = append(networks, networkText(n))
@@ -270,6 +273,13 @@ func quoted(s string) string {
 	return string(append(b, '"'))
 }
 
+func rateText(r Rate) string {
+	if r.Text != nil {
+		return quoted(r.Text.Text)
+	}
+	return strconv.Itoa(r.Bytes)
+}
+
 func processesText(n int) string {
 	if n == 0 {
 		return `"auto"`
@@ -311,6 +321,8 @@ func bindText(b *Bind) string {
 	switch {
 	case b == nil:
 		return `"off"`
+	case b.Text != "":
+		return bindTable(b.Text, b.Transparent)
 	case b.Host == "" && b.ClientPort:
 		return `"client:port"`
 	case b.Host == "":
@@ -320,7 +332,11 @@ func bindText(b *Bind) string {
 	if b.Port > 0 {
 		address = net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))
 	}
-	return inline(pair("address", quoted(address)), pair("transparent", strconv.FormatBool(b.Transparent)))
+	return bindTable(address, b.Transparent)
+}
+
+func bindTable(address string, transparent bool) string {
+	return inline(pair("address", quoted(address)), pair("transparent", strconv.FormatBool(transparent)))
 }
 
 // networkText writes an address, or a network, as parsePrefix reads it.

@@ -206,6 +206,7 @@ func (r *reader) proxyBind(s *Server, n *node) {
 	}
 	s.Bind.Position = n.at
 	s.Bind.Transparent = s.Bind.Transparent || line.transparent
+	s.Bind.settle()
 }
 
 // smtpReplies reads the texts of our own replies; a text alone is that of the

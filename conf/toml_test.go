@@ -58,6 +58,7 @@ proxy_pass = "A"
 			}},
 			ProxyPass:           "a",
 			ProxyPassPosition:   at(7, 14),
+			ProxyProtocol:       "off",
 			ConnectTimeout:      5 * time.Second,
 			Timeout:             11 * time.Minute,
 			NextUpstream:        true,
@@ -213,8 +214,8 @@ smtp_replies = { unavailable = "a", limit = "b", too_many = "f", shutdown = "c",
 		netip.MustParsePrefix("2001:db8::/32"),
 		netip.MustParsePrefix("::1/128"),
 	}, s.RealIPFrom)
-	require.Equal(t, 100<<10, s.UploadRate)
-	require.Equal(t, 1<<20, s.DownloadRate)
+	require.Equal(t, Rate{Bytes: 100 << 10}, s.UploadRate)
+	require.Equal(t, Rate{Bytes: 1 << 20}, s.DownloadRate)
 	require.Equal(t, 3*time.Second, s.ProxyHeaderTimeout)
 	require.Equal(t, []AccessRule{
 		{Deny: true, Prefix: netip.MustParsePrefix("192.0.2.7/32")},

@@ -76,6 +76,14 @@ func NewGroup(c Config) *Group {
 	return g
 }
 
+// Lone makes the group of a session whose server is known by nothing but its
+// address. Nobody else has it, and as its only server is never out, it has no past
+// to be remembered (ngx_stream_upstream_create_round_robin_peer).
+func Lone(a Addr) *Group {
+	never := func([]Server) Method { return nil } // is a method asked about one server
+	return NewGroup(Config{Name: a.String(), Method: never, Servers: []Server{{Name: a.String(), Addr: a}}})
+}
+
 // Name returns the group's name.
 func (g *Group) Name() string { return g.name }
 

@@ -179,7 +179,8 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 	p.zones = language.zones
 	users := make(map[string]stream.Route, len(c.Upstreams)) // what they owe to their groups
 	for _, u := range c.Upstreams {
-		owed := stream.Route{Header: headerVersions[u.ProxyProtocol], Key: keys[u.Method.Key], QueueTimeout: u.Queue.Timeout}
+		owed := stream.Route{Header: headerVersions[u.ProxyProtocol], QueueTimeout: u.Queue.Timeout}
+		owed.Key, owed.KeyText = keyOf(u.Method.Key)
 		owed.KeyValue = language.keys["hash "+u.Name]
 		users[u.Name] = owed
 		if !u.Implicit {
@@ -188,6 +189,9 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 	}
 	for i, server := range c.Servers {
 		base := users[server.ProxyPass]
+		if server.ProxyPassText != "" {
+			base.Header = headerVersions[server.ProxyProtocol]
+		}
 		language.complete(&base, &c.Servers[i])
 		base.AccessLogs = s.accessLogs(language, &c.Servers[i], open)
 		for _, log := range base.AccessLogs {
@@ -244,8 +248,6 @@ func routeOf(c conf.Server, l conf.Listen, r stream.Route) stream.Route {
 	r.NoDelay = c.NoDelay
 	r.BufferSize = c.BufferSize
 	r.HeaderTimeout = c.ProxyHeaderTimeout
-	r.UploadRate = int64(c.UploadRate)
-	r.DownloadRate = int64(c.DownloadRate)
 	r.Access = accessOf(c.Access)
 	if l.ProxyProtocol {
 		r.Fronts = c.RealIPFrom
@@ -253,18 +255,7 @@ func routeOf(c conf.Server, l conf.Listen, r stream.Route) stream.Route {
 	if c.SMTP.On {
 		r.Gate = gateOf(c.SMTP)
 	}
-	if c.Bind != nil {
-		r.Bind = bindOf(*c.Bind)
-	}
 	return r
-}
-
-func bindOf(c conf.Bind) stream.Bind {
-	b := stream.Bind{Client: c.Host == "", ClientPort: c.ClientPort, Transparent: c.Transparent}
-	if !b.Client {
-		b.Addr = netip.AddrPortFrom(netip.MustParseAddr(c.Host), c.Port)
-	}
-	return b
 }
 
 func gateOf(c conf.SMTP) *stream.Gate {
@@ -303,9 +294,15 @@ var headerVersions = map[string]stream.HeaderVersion{
 	"v2":  stream.HeaderV2,
 }
 
-var keys = map[string]stream.Key{
-	"":            stream.NoKey,
-	clientAddress: stream.ClientAddress,
+// keyOf is what a group hashes by, unless that is evaluated.
+func keyOf(key string) (k stream.Key, text string) {
+	switch {
+	case key == clientAddress:
+		return stream.ClientAddress, ""
+	case key != "" && !strings.Contains(key, "$"):
+		return stream.FixedKey, key
+	}
+	return stream.NoKey, ""
 }
 
 var moments = map[string]upstream.Moment{

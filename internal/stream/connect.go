@@ -21,7 +21,10 @@ func (w *worker) next(s *session) *upstream.Peer {
 	case s.route.KeyValue != nil:
 		w.key = s.route.KeyValue.Append(w.key[:0], w.variables(s))
 		s.turn.Session.Key = w.key
-	case s.route.Key != NoKey:
+	case s.route.Key == FixedKey:
+		w.key = append(w.key[:0], s.route.KeyText...)
+		s.turn.Session.Key = w.key
+	case s.route.Key == ClientAddress:
 		w.key = s.appendKey(w.key[:0])
 		s.turn.Session.Key = w.key
 	}
@@ -214,6 +217,7 @@ func (w *worker) commit(s *session, o upstream.Outcome) {
 	if o == upstream.OutcomeOK {
 		s.peer.Connected(w.seconds())
 	}
+	w.chooseRates(s)
 	w.enter(s, stateRelaying)
 	w.relay(s)
 }

@@ -18,6 +18,7 @@ const (
 	stateFree       state = iota
 	stateHeader           // the proxy in front has not said yet who the client is
 	stateAdmission        // it is known: limits and rules are asked, in one go
+	stateRouting          // it is welcome: how and where it goes on is evaluated, in one go
 	stateStandby          // every server that is fit has enough connects under way
 	stateQueue            // every server that is fit has max_conns sessions
 	stateConnecting       // a connect is under way
