@@ -23,7 +23,7 @@ type instance struct {
 	command command
 	file    string // of the configuration
 	config  settings
-	log     *errorlog.Log
+	log     *errorlog.Set
 	logger  *zap.Logger
 	server  *server.Server
 	pid     *process.PidFile // nil: none
@@ -70,7 +70,7 @@ func (c command) serve(parent *process.Parent, stderr io.Writer) int {
 // detach ends what ties a process in the background to the one that started it.
 func (i *instance) detach(parent *process.Parent) error {
 	i.log.TakeCrashes()
-	return parent.Ready(errorlog.IsStderr(i.config.ErrorLog.Path))
+	return parent.Ready(i.config.logsToStderr())
 }
 
 func (i *instance) close() {
@@ -102,9 +102,7 @@ func (i *instance) handle(signals <-chan os.Signal) {
 			default:
 			}
 		case syscall.SIGUSR1:
-			if err := i.log.Reopen(); err != nil {
-				i.logger.Error("log not reopened, writing to the old file", zap.Error(err))
-			} else {
+			if i.reopen() {
 				i.logger.Info("log reopened")
 			}
 			if err := i.server.ReopenLogs(); err != nil {
@@ -120,6 +118,16 @@ func (i *instance) handle(signals <-chan os.Signal) {
 			return
 		}
 	}
+}
+
+// reopen opens the error logs anew, and reports whether all of them are. A process
+// that has become another user cannot always open what root could.
+func (i *instance) reopen() bool {
+	err := i.log.Reopen()
+	if err != nil {
+		i.logger.Error("log not reopened, writing to the old file", zap.Error(err))
+	}
+	return err == nil
 }
 
 // stop stops gracefully or fast. A further TERM or INT while it does hurries.
