@@ -112,12 +112,14 @@ func (e *errorLogs) ofGroups(c *conf.Config) map[string]*zap.Logger {
 	}
 	for i := range c.Servers {
 		s := &c.Servers[i]
-		if s.ProxyPass != "" {
+		switch {
+		case s.ProxyPass != "":
 			hears(s.ProxyPass, s)
-		}
-		for _, u := range c.Upstreams {
-			if s.ProxyPassText != "" && !u.Implicit {
-				hears(u.Name, s)
+		case s.ProxyPassText != "":
+			for _, u := range c.Upstreams {
+				if !u.Implicit {
+					hears(u.Name, s)
+				}
 			}
 		}
 	}

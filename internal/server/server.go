@@ -124,7 +124,7 @@ type Next struct {
 // go wrong has gone wrong in Prepare.
 func (n *Next) Commit() {
 	s := n.server
-	s.mu.Lock()
+	s.mu.Lock() // first of all: what changes in a group is for those who hear of it now
 	s.hear = n.plan.hear
 	s.mu.Unlock()
 	groups := make(map[string]*upstream.Group, len(n.plan.groups))
