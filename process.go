@@ -23,7 +23,7 @@ type instance struct {
 	command command
 	file    string // of the configuration
 	config  settings
-	log     *errorlog.Log
+	log     *errorlog.Set
 	logger  *zap.Logger
 	server  *server.Server
 	pid     *process.PidFile // nil: none
@@ -69,7 +69,7 @@ func (c command) serve(parent *process.Parent, stderr io.Writer) int {
 // detach ends what ties a process in the background to the one that started it.
 func (i *instance) detach(parent *process.Parent) error {
 	i.log.TakeCrashes()
-	return parent.Ready(errorlog.IsStderr(i.config.ErrorLog.Path))
+	return parent.Ready(i.config.logsToStderr())
 }
 
 func (i *instance) close() {
@@ -140,14 +140,22 @@ func (i *instance) handle(o orders) {
 	}
 }
 
-// reopen opens the logs anew, after somebody has renamed their files.
+// reopen opens all logs anew, after somebody has renamed their files.
 func (i *instance) reopen() {
-	if err := i.log.Reopen(); err != nil {
-		i.logger.Error("log not reopened, writing to the old file", zap.Error(err))
-	} else {
+	if i.reopenErrorLogs() {
 		i.logger.Info("log reopened")
 	}
 	if err := i.server.ReopenLogs(); err != nil {
 		i.logger.Error("access log not reopened, writing to the old file", zap.Error(err))
 	}
+}
+
+// reopenErrorLogs reports whether all of them are open anew. A process that has
+// become another user cannot always open what root could.
+func (i *instance) reopenErrorLogs() bool {
+	err := i.log.Reopen()
+	if err != nil {
+		i.logger.Error("log not reopened, writing to the old file", zap.Error(err))
+	}
+	return err == nil
 }

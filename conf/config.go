@@ -40,9 +40,14 @@ type Config struct {
 	// StopTimeout bounds a fast stop (SIGTERM, SIGINT).
 	StopTimeout time.Duration
 	// Pid is the path of the pid file; empty means none.
-	Pid string
-	// ErrorLog is where the process logs.
-	ErrorLog ErrorLog
+	Pid         string
+	PidPosition Position
+	// ErrorLogs are where the process logs; at least one.
+	ErrorLogs []ErrorLog
+	// ErrorLogFormat is that of all error logs: smtplb, or nginx, where lines name
+	// the process, and those about sessions are worded as nginx's stream module
+	// words them.
+	ErrorLogFormat string
 
 	// Daemon puts the process into the background once it is ready.
 	Daemon bool
@@ -67,14 +72,11 @@ type Config struct {
 	Warnings []string
 }
 
-// ErrorLog is a log target.
+// ErrorLog is one target of the process's log or of a server's.
 type ErrorLog struct {
-	Path  string // "stderr" or a file's path
-	Level string // debug, info, notice, warn, error, crit, alert or emerg
-
-	// Format is smtplb, or nginx: lines name the process, and those about
-	// sessions are worded as nginx's stream module words them.
-	Format string
+	Position Position
+	Path     string // "stderr", a file's path, or "syslog:…"
+	Level    string // debug, info, notice, warn, error, crit, alert or emerg
 }
 
 // Position is a place in a configuration file. Line and column count from 1,
@@ -253,6 +255,7 @@ type Server struct {
 	// becomes: off, v1 or v2. All others get what their upstream says.
 	ProxyProtocol string
 
+	ErrorLogs  []ErrorLog  // in place of the process's, for all that sessions meet with; none: the process's
 	Sets       []Set       // in this order, once it is known who the client is
 	AccessLogs []AccessLog // none: sessions are not logged
 

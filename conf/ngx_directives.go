@@ -81,7 +81,7 @@ var ngxProcess = []ngxDirective{
 	{"load_module", inMain, args1 | many, (*ngxReader).loadModule},
 	{"mail", inMain, args0 | block, (*ngxReader).otherProtocol},
 	{"master_process", inMain, args1, (*ngxReader).masterProcess},
-	{"pid", inMain, args1, process(ngxWord, func(c *Config) *string { return &c.Pid })},
+	{"pid", inMain, args1, (*ngxReader).pid},
 	{"stream", inMain, args0 | block, (*ngxReader).stream},
 	{"tcp", inMain, args0 | block, (*ngxReader).stream},
 	{"user", inMain, args1 | args2, (*ngxReader).user},

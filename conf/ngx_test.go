@@ -40,7 +40,8 @@ func TestNginxDefaults(t *testing.T) {
 		Files:           []string{"n.conf"},
 		WorkerProcesses: 1,
 		StopTimeout:     3 * time.Second,
-		ErrorLog:        ErrorLog{Path: "stderr", Level: "error", Format: "nginx"},
+		ErrorLogs:       []ErrorLog{{Path: "stderr", Level: "error"}},
+		ErrorLogFormat:  "nginx",
 		Daemon:          true,
 		Upstreams: []Upstream{{
 			Position:      at(2),
@@ -182,10 +183,10 @@ stream {
 	require.Equal(t, []Split{{line(14), "$half", "$remote_addr", []Entry{{line(14), "50%", "a"}, {line(14), "*", ""}}}}, c.Splits)
 	require.Equal(t, []LimitZone{{line(15), "addr", "$binary_remote_addr", 1 << 20}, {line(15), "two", "$a$A", 32 << 10}}, c.LimitZones)
 	require.Equal(t, []any{
-		0, uint64(65536), 30 * time.Minute, 1500 * time.Millisecond, "/run/x.pid", ErrorLog{"/var/log/x.log", "debug", "nginx"},
+		0, uint64(65536), 30 * time.Minute, 1500 * time.Millisecond, "/run/x.pid", []ErrorLog{{Position{File: "n.conf", Line: 3}, "/var/log/x.log", "debug"}},
 		false, "mail", "postfix", "/var/tmp", []string{"A", "B=c"},
 	}, []any{
-		c.WorkerProcesses, c.WorkerRlimitNofile, c.WorkerShutdownTimeout, c.StopTimeout, c.Pid, c.ErrorLog,
+		c.WorkerProcesses, c.WorkerRlimitNofile, c.WorkerShutdownTimeout, c.StopTimeout, c.Pid, c.ErrorLogs,
 		c.Daemon, c.User, c.Group, c.WorkingDirectory, c.Env,
 	})
 	u := c.Upstreams[0]

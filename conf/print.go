@@ -22,7 +22,7 @@ func AppendTOML(b []byte, c *Config) []byte {
 	p.key("worker_shutdown_timeout", timeText(c.WorkerShutdownTimeout))
 	p.key("stop_timeout", timeText(c.StopTimeout))
 	p.text("pid", c.Pid)
-	p.key("error_log", inline(pair("path", quoted(c.ErrorLog.Path)), pair("level", quoted(c.ErrorLog.Level)), pair("format", quoted(c.ErrorLog.Format))))
+	p.errorLogs(c.ErrorLogs, pair("format", quoted(c.ErrorLogFormat)))
 	p.key("daemon", strconv.FormatBool(c.Daemon))
 	if c.Group != "" {
 		p.text("user", c.User+":"+c.Group)
@@ -97,6 +97,19 @@ func (p *printer) upstream(u *Upstream) {
 		)
 	}
 	p.list("servers", servers, asIs)
+}
+
+// errorLogs writes the targets of a log, with what else is said of each.
+func (p *printer) errorLogs(logs []ErrorLog, more ...string) {
+	texts := make([]string, len(logs))
+	for i, l := range logs {
+		texts[i] = inline(append([]string{pair("path", quoted(l.Path)), pair("level", quoted(l.Level))}, more...)...)
+	}
+	if len(texts) == 1 {
+		p.key("error_log", texts[0])
+	} else {
+		p.list("error_log", texts, asIs)
+	}
 }
 
 func methodText(m *Method) string {
@@ -180,6 +193,7 @@ func (p *printer) server(s *Server) {
 	if s.Return != nil {
 		p.key("return", quoted(s.Return.Text))
 	}
+	p.errorLogs(s.ErrorLogs)
 	var sets, logs, limits []string
 	for _, set := range s.Sets {
 		sets = append(sets, pairText(strings.TrimPrefix(set.Variable, "$"), set.Value))

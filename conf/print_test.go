@@ -16,6 +16,10 @@ func placeless(c *Config) *Config {
 			entries[i].Position = Position{}
 		}
 	}
+	c.PidPosition = Position{}
+	for i := range c.ErrorLogs {
+		c.ErrorLogs[i].Position = Position{}
+	}
 	for i := range c.LogFormats {
 		c.LogFormats[i].Position = Position{}
 	}
@@ -48,6 +52,9 @@ func placeless(c *Config) *Config {
 		s.Position, s.ProxyPassPosition = Position{}, Position{}
 		if s.Return != nil {
 			s.Return.Position = Position{}
+		}
+		for j := range s.ErrorLogs {
+			s.ErrorLogs[j].Position = Position{}
 		}
 		for j := range s.Sets {
 			s.Sets[j].Position = Position{}

@@ -49,7 +49,7 @@ t.toml:3:10: daemon: want true or false, got "on"`},
 	{"wrong types", "pid = 1\nstop_timeout = true\nerror_log = []\nworker_shutdown_timeout = 1979-05-27\n" + sound,
 		`t.toml:1:7: pid: want a string, got 1
 t.toml:2:16: stop_timeout: want a time such as "10s", got true
-t.toml:3:13: path: want a string, got an array
+t.toml:3:13: error_log: want at least one target
 t.toml:4:27: worker_shutdown_timeout: want a time such as "10s", got a date`},
 	{"empty string", "pid = ''\n" + sound,
 		`t.toml:1:7: pid: want a string, got ""`},

@@ -29,7 +29,8 @@ proxy_pass = "A"
 		WorkerProcesses:       0,
 		WorkerShutdownTimeout: 15 * time.Minute,
 		StopTimeout:           10 * time.Second,
-		ErrorLog:              ErrorLog{Path: "stderr", Level: "notice", Format: "smtplb"},
+		ErrorLogs:             []ErrorLog{{Path: "stderr", Level: "notice"}},
+		ErrorLogFormat:        "smtplb",
 		Upstreams: []Upstream{{
 			Position: at(3, 8),
 			Name:     "a",
@@ -155,7 +156,7 @@ smtp_replies = { unavailable = "a", limit = "b", too_many = "f", shutdown = "c",
 	require.Zero(t, c.WorkerShutdownTimeout)
 	require.Equal(t, 1500*time.Millisecond, c.StopTimeout)
 	require.Equal(t, "/run/smtplb.pid", c.Pid)
-	require.Equal(t, ErrorLog{"/var/log/smtplb.log", "debug", "smtplb"}, c.ErrorLog)
+	require.Equal(t, []ErrorLog{{Position{"t.toml", 7, 13}, "/var/log/smtplb.log", "debug"}}, c.ErrorLogs)
 	require.True(t, c.Daemon)
 	require.Equal(t, []string{"smtplb", "mail"}, []string{c.User, c.Group})
 	require.Equal(t, "/var/lib", c.WorkingDirectory)

@@ -20,6 +20,7 @@ func validate(c *Config) Problems {
 	v.handlers()
 	v.proxyPasses()
 	v.variables()
+	v.errorLogs()
 	v.logs()
 	v.limits()
 	v.methods()

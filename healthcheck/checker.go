@@ -242,7 +242,7 @@ func (c *Checker) finish(k *check, o outcome, now time.Time) {
 func (c *Checker) report(t *target, r Result) (wanted time.Duration) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.log.Error("report of a probe panicked", zap.String("upstream", t.Upstream),
+			c.logOf(t).Error("report of a probe panicked", zap.String("upstream", t.Upstream),
 				zap.String("peer", t.Name), zap.Any("panic", p), zap.Stack("stack"))
 		}
 	}()

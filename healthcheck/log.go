@@ -13,6 +13,14 @@ import (
 	"smtplb/internal/smtp"
 )
 
+// logOf is where lines about a target go.
+func (c *Checker) logOf(t *target) *zap.Logger {
+	if t.Logger != nil {
+		return t.Logger
+	}
+	return c.log
+}
+
 // logResult writes a bad result; a change of state is for the Reporter's side
 // to write.
 func (c *Checker) logResult(t *target, was State, r Result) {
@@ -20,7 +28,7 @@ func (c *Checker) logResult(t *target, was State, r Result) {
 		return
 	}
 	// [info]; see package errorlog.
-	entry := c.log.Check(zapcore.DebugLevel, "probe failed")
+	entry := c.logOf(t).Check(zapcore.DebugLevel, "probe failed")
 	if entry == nil {
 		return
 	}
@@ -39,7 +47,7 @@ func (c *Checker) complain(k *check, o outcome, now time.Time) {
 	}
 	c.complained = now
 	t := k.targets[0]
-	c.log.Warn("probe counts for nothing, repeating it", zap.String("upstream", t.Upstream),
+	c.logOf(t).Warn("probe counts for nothing, repeating it", zap.String("upstream", t.Upstream),
 		zap.String("peer", t.Name), zap.String("reason", o.fault))
 }
 
@@ -57,7 +65,7 @@ func (c *Checker) lookAt(k *check, cert *x509.Certificate, now time.Time) {
 	if cert.NotAfter.Before(now) {
 		message = "certificate has ended"
 	}
-	c.log.Warn(message, zap.String("upstream", t.Upstream), zap.String("peer", t.Name),
+	c.logOf(t).Warn(message, zap.String("upstream", t.Upstream), zap.String("peer", t.Name),
 		zap.String("subject", smtp.Printable([]byte(cert.Subject.String()), smtp.LogLimit)),
 		zap.String("not_after", cert.NotAfter.UTC().Format(time.RFC3339)))
 }

@@ -1,12 +1,17 @@
 package healthcheck
 
-import "time"
+import (
+	"time"
+
+	"go.uber.org/zap"
+)
 
 // Target is one server as one user of it, an upstream, sees it.
 type Target struct {
 	Settings Settings
 
-	Upstream, Name string // of the user and the server, for the log
+	Upstream, Name string      // of the user and the server, for the log
+	Logger         *zap.Logger // takes what is said of the target; nil: the Checker's
 
 	// Interval is the time from the end of a probe to the next; DownInterval
 	// while the State is not Up, 0 is Interval. Targets that share a probe get the

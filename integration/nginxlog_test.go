@@ -41,7 +41,7 @@ func TestLogsAsNginx(t *testing.T) {
 		fmt.Fprintf(&servers, "upstream %s { server %s; }\nserver { listen %s; proxy_pass %s; %s }\n",
 			scenes[i].group, strings.Join(scenes[i].servers, "; server "), scenes[i].listens(), cmp.Or(scenes[i].pass, scenes[i].group), scenes[i].lines)
 	}
-	sides := quietly(t, scenes[0].port, "error_log stderr info;\n"+servers.String())
+	sides := quietly(t, scenes[0].port, "", "error_log stderr info;\n"+servers.String())
 
 	var logs [2]sessionLog
 	for i, s := range sides {
@@ -373,20 +373,20 @@ type leaving struct {
 
 // quietly is beside, for sides that quit, and then within half a second. The
 // stream block says where to log.
-func quietly(t *testing.T, port int, stream string) [2]leaving {
+func quietly(t *testing.T, port int, main, stream string) [2]leaving {
 	t.Helper()
 	const grace = "worker_shutdown_timeout 500ms;"
-	text := func(s side) string {
-		return strings.NewReplacer("$host", s.host, "$six", strconv.Itoa(s.six), "$dir", s.dir).Replace(stream)
+	on := func(s side, text string) string {
+		return strings.NewReplacer("$host", s.host, "$six", strconv.Itoa(s.six), "$dir", s.dir).Replace(text)
 	}
 	nginx := side{name: "nginx", host: "127.0.0.1", six: smtptest.FreePort(t), dir: openDir(t)}
 	// A stream block is all that can be given; after it another one, of no use.
-	d := peers.NginxStream(t, nginx.at(port), text(nginx)+"}\n"+grace+"\nhttp {")
+	d := peers.NginxStream(t, nginx.at(port), on(nginx, stream)+"}\n"+grace+on(nginx, main)+"\nhttp {")
 	nginx.log = d.Log
 	smtplb := side{name: "smtplb", host: "127.0.0.2", six: smtptest.FreePort(t), dir: openDir(t)}
 	conf := filepath.Join(smtplb.dir, "nginx.conf")
 	require.NoError(t, os.WriteFile(conf, []byte(
-		"daemon off;\nworker_processes 1;\n"+grace+"\nevents {}\nstream {\n"+text(smtplb)+"}\n"), 0o600))
+		"daemon off;\nworker_processes 1;\nerror_log stderr notice;\n"+grace+on(smtplb, main)+"\nevents {}\nstream {\n"+on(smtplb, stream)+"}\n"), 0o600))
 	p := smtptest.Launch{Args: []string{"-c", conf}}.Start(t, "# not read: the last -c counts\n")
 	p.Ready()
 	smtplb.log = p.Log

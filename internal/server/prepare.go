@@ -8,9 +8,11 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"smtplb/balancer"
 	"smtplb/conf"
-	"smtplb/internal/accesslog"
+	"smtplb/internal/errorlog"
 	"smtplb/internal/smtp"
 	"smtplb/internal/stream"
 	"smtplb/listener"
@@ -26,7 +28,8 @@ type plan struct {
 	known  map[string][]netip.Addr
 	zones  map[string]zone
 	users  map[string]stream.Route // what the users of a named group owe to it
-	logs   []*accesslog.Log        // opened for it
+	logs   []releaser              // opened for it
+	hear   map[string]*zap.Logger  // who hears of a group; see ofGroups
 }
 
 type portPlan struct {
@@ -125,7 +128,7 @@ func (s *Server) awaitClosed(o listener.Options) {
 }
 
 // translate says a configuration in the terms of the other packages, with host
-// names resolved and, if open is set, access logs opened.
+// names resolved and, if open is set, logs opened.
 func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*plan, error) {
 	names := s.resolve(ctx, c)
 	p := &plan{known: names.known, checks: map[string]checkPlan{}, agents: map[string]checkPlan{}, users: map[string]stream.Route{}}
@@ -187,10 +190,14 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 			p.users[u.Name] = owed
 		}
 	}
+	logs := errorLogs{s.errorLogs, p, report, map[conf.Position]bool{}, map[*errorlog.Log]*stream.Log{}}
 	for i, server := range c.Servers {
 		base := users[server.ProxyPass]
 		if server.ProxyPassText != "" {
 			base.Header = headerVersions[server.ProxyProtocol]
+		}
+		if open {
+			base.Log = logs.ofSessions(&c.Servers[i])
 		}
 		language.complete(&base, &c.Servers[i])
 		base.AccessLogs = s.accessLogs(language, &c.Servers[i], open)
@@ -201,7 +208,7 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 		}
 		for _, l := range server.Listen {
 			route := routeOf(server, l, base)
-			route.NginxLog = c.ErrorLog.Format == "nginx"
+			route.NginxLog = c.ErrorLogFormat == "nginx"
 			addrs, err := names.addrs(l.Address)
 			if err != nil {
 				report(l.Position, "host not found in listen %q: %v", l.Address.Text, err)
@@ -211,6 +218,9 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 				p.ports = append(p.ports, portPlan{position: l.Position, options: optionsOf(a, l, server), route: route, group: server.ProxyPass})
 			}
 		}
+	}
+	if open {
+		p.hear = logs.ofGroups(c)
 	}
 	for i, a := range p.ports {
 		for _, b := range p.ports[:i] {

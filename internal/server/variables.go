@@ -252,8 +252,11 @@ func (s *Server) accessLogs(l *language, c *conf.Server, open bool) (logs []stre
 	return logs
 }
 
-// release gives logs back to their set.
-func release(logs []*accesslog.Log) {
+// releaser is a log of a set, of either kind.
+type releaser interface{ Release() }
+
+// release gives logs back to their sets.
+func release(logs []releaser) {
 	for _, l := range logs {
 		l.Release()
 	}
@@ -261,8 +264,8 @@ func release(logs []*accesslog.Log) {
 
 // retire releases the logs of an earlier configuration. Those that the present
 // one has no more wait until there is no session, which might write to them.
-func (s *Server) retire(logs []*accesslog.Log) {
-	var late []*accesslog.Log
+func (s *Server) retire(logs []releaser) {
+	var late []releaser
 	for _, l := range append(s.lateLogs, logs...) {
 		if slices.Contains(s.openLogs, l) || s.engine.Sessions() == 0 {
 			l.Release()

@@ -29,10 +29,12 @@ type Engine struct {
 	limit    atomic.Int64
 	running  sync.WaitGroup
 
+	sessionLog *Log // of the routes that have none
+
 	drained atomic.Pointer[chan struct{}] // closed by whoever ends the last session
 
-	pauses, refusals, complaints limiter
-	numbers                      atomic.Uint64 // of clients
+	pauses, refusals limiter
+	numbers          atomic.Uint64 // of clients
 
 	// Set by tests before the first port is opened.
 	onEvent func(*session)
@@ -97,7 +99,7 @@ func (s *Stats) add(o Stats) {
 
 // New opens an engine's loops and starts them. Stop ends it.
 func New(o Options) (*Engine, error) {
-	e := &Engine{log: o.Logger}
+	e := &Engine{log: o.Logger, sessionLog: NewLog(o.Logger)}
 	e.limit.Store(int64(o.MaxSessions))
 	for range o.Workers {
 		w := &worker{engine: e, log: o.Logger, buf: make([]byte, 16<<10), doubtAfter: doubtAfter}

@@ -62,14 +62,14 @@ func (s *session) doing() string {
 }
 
 func (nginxJournal) began(w *worker, s *session) {
-	if entry := w.log.Check(errorlog.Info, ""); entry != nil {
+	if entry := w.logOf(s).Check(errorlog.Info, ""); entry != nil {
 		entry.Message = string(s.line().text("client ").text(clientAddr(s.from)).text(" connected to ").text(s.port.name))
 		entry.Write()
 	}
 }
 
 func (nginxJournal) reached(w *worker, s *session) {
-	entry := w.log.Check(errorlog.Info, "")
+	entry := w.logOf(s).Check(errorlog.Info, "")
 	if entry == nil || w.local.Local(int(s.server.fd)) != 0 {
 		return
 	}
@@ -159,7 +159,7 @@ func (j nginxJournal) disconnected(w *worker, s *session) {
 	case s.route.HalfClose && s.client.eof && s.server.eof:
 		c = causeClientClosed + causeServerClosed - c
 	}
-	entry := w.log.Check(errorlog.Info, "")
+	entry := w.logOf(s).Check(errorlog.Info, "")
 	if entry == nil {
 		return
 	}
@@ -173,7 +173,7 @@ func (j nginxJournal) disconnected(w *worker, s *session) {
 
 // tell writes a line of "message (errno: text) while doing, client: ...".
 func (nginxJournal) tell(w *worker, s *session, level zapcore.Level, message string, errno syscall.Errno, doing string) {
-	entry := w.log.Check(level, "")
+	entry := w.logOf(s).Check(level, "")
 	if entry == nil {
 		return
 	}

@@ -87,7 +87,9 @@ type Route struct {
 
 	AccessLogs []AccessLog
 
-	// NginxLog has sessions and their failures logged in nginx's lines.
+	// Log takes what sessions meet with; nil: the engine's own.
+	Log *Log
+	// NginxLog has it in nginx's lines.
 	NginxLog bool
 
 	// Gate is for servers that speak SMTP: clients see no server before it has
