@@ -3,7 +3,6 @@ package server
 import (
 	"errors"
 	"os"
-	"slices"
 	"strings"
 
 	"go.uber.org/zap/zapcore"
@@ -231,20 +230,6 @@ func release(logs []*accesslog.Log) {
 	for _, l := range logs {
 		l.Release()
 	}
-}
-
-// retire releases the logs of an earlier configuration. Those that the present
-// one has no more wait until there is no session, which might write to them.
-func (s *Server) retire(logs []*accesslog.Log) {
-	var late []*accesslog.Log
-	for _, l := range append(s.lateLogs, logs...) {
-		if slices.Contains(s.openLogs, l) || s.engine.Sessions() == 0 {
-			l.Release()
-		} else {
-			late = append(late, l)
-		}
-	}
-	s.lateLogs = late
 }
 
 // ReopenLogs opens the files of the access logs anew. Those that cannot be
