@@ -107,7 +107,7 @@ func (w *worker) pass(s *session) bool {
 	if name := smtp.Printable(host, smtp.LogLimit); port {
 		w.complain(s, "no resolver defined to resolve "+name)
 	} else {
-		w.complain(s, `no port in upstream "`+name+`"`)
+		w.complain(s, "no port in upstream "+inQuotes(name))
 	}
 	return false
 }
