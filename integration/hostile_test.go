@@ -62,6 +62,9 @@ func (o *outsides) text() string {
 	return o.mark + "\r\n" + forged + "\n" + o.words() + strings.Repeat("\n"+forged+"\xff", 2000)
 }
 
+// path is the row's, of what the configuration takes for one.
+func (o *outsides) path() string { return o.dir + "/" + o.mark + "\"\u202e\u2028é\\" }
+
 // server is the row's server, which has all access logs.
 func (o *outsides) server(pass string, lines ...string) string {
 	return proxy(o.addr, pass, append(lines, "access_log = ["+o.logs+"]")...)
@@ -269,8 +272,19 @@ var outsiders = []struct {
 		play: func(o *outsides) { o.call(header(o.mark+"\n\x1b[2J\xff\"  ", "") + "QUIT\r\n") },
 	}, mark, mark},
 	{"path of a server", outsider{
-		conf: func(o *outsides) string { return o.server("unix:" + o.dir + "/" + o.mark + "\"\u202e\u2028é\\") },
+		conf: func(o *outsides) string { return o.server("unix:" + o.path()) },
 		play: func(o *outsides) { o.call("") },
+	}, mark, mark},
+	{"path of a listener", outsider{
+		conf: func(o *outsides) string {
+			o.addr = "unix:" + o.path()
+			return o.server(o.answering("220 mx", nil))
+		},
+		play: func(o *outsides) {
+			c := open(o.t, "unix", o.path(), "QUIT\r\n")
+			toEnd(c)
+			c.Close()
+		},
 	}, mark, mark},
 
 	{"probe, greeting", probed("", saying("554 "), nil), mark, mark},

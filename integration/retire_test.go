@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -30,12 +31,7 @@ func portLog(path string) string {
 // holds reports whether the program has the file open.
 func holds(t *testing.T, p *smtptest.Process, path string) bool {
 	t.Helper()
-	for _, fd := range smtptest.FDs(t, p.Pid()) {
-		if fd == path {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(smtptest.FDs(t, p.Pid()), path)
 }
 
 func linesOf(t *testing.T, path string) []string {
