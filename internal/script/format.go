@@ -1,6 +1,9 @@
 package script
 
-import "fmt"
+import (
+	"fmt"
+	"unicode/utf8"
+)
 
 // Escape says how a log format writes the values of variables.
 type Escape uint8
@@ -8,7 +11,7 @@ type Escape uint8
 // The ways to escape.
 const (
 	EscapeDefault Escape = iota // \xHH for " \ and what is not printable ASCII
-	EscapeJSON                  // for a place within a JSON string
+	EscapeJSON                  // for a place within a JSON string, whatever the bytes
 	EscapeNone                  // as they are: what outsiders send can end the line
 )
 
@@ -74,47 +77,61 @@ func (f *Format) Append(b []byte, s *Session) []byte {
 // escape escapes what b has from start on, which seldom needs it.
 func (s *Session) escape(b []byte, start int, how Escape) []byte {
 	for i := start; i < len(b); i++ {
-		if !special(b[i], how) {
+		if !special(b[i]) {
 			continue
 		}
 		s.escaping = append(s.escaping[:0], b[i:]...)
-		b = b[:i]
-		for _, c := range s.escaping {
-			switch {
-			case !special(c, how):
-				b = append(b, c)
-			case how == EscapeJSON:
-				b = appendJSON(b, c)
-			default:
-				b = append(b, '\\', 'x', hex[c>>4], hex[c&0xf])
-			}
+		if how == EscapeJSON {
+			return appendJSON(b[:i], s.escaping)
 		}
-		break
+		return appendDefault(b[:i], s.escaping)
 	}
 	return b
 }
 
 const hex = "0123456789ABCDEF"
 
-func special(c byte, how Escape) bool {
-	return c < ' ' || c == '"' || c == '\\' || how == EscapeDefault && c > '~'
+func special(c byte) bool { return c < ' ' || c == '"' || c == '\\' || c > '~' }
+
+// appendDefault is ngx_stream_log_escape.
+func appendDefault(b, text []byte) []byte {
+	for _, c := range text {
+		if special(c) {
+			b = append(b, '\\', 'x', hex[c>>4], hex[c&0xf])
+		} else {
+			b = append(b, c)
+		}
+	}
+	return b
 }
 
-// appendJSON is ngx_escape_json for a special byte.
-func appendJSON(b []byte, c byte) []byte {
-	switch c {
-	case '"', '\\':
-		return append(b, '\\', c)
-	case '\n':
-		return append(b, '\\', 'n')
-	case '\r':
-		return append(b, '\\', 'r')
-	case '\t':
-		return append(b, '\\', 't')
-	case '\b':
-		return append(b, '\\', 'b')
-	case '\f':
-		return append(b, '\\', 'f')
+// appendJSON is ngx_escape_json, and beyond it makes JSON of any bytes and leaves
+// no control character to a terminal: nginx does not touch DEL, the C1 controls
+// and what is not UTF-8.
+func appendJSON(b, text []byte) []byte {
+	for len(text) > 0 {
+		r, size := utf8.DecodeRune(text)
+		switch {
+		case r == '"' || r == '\\':
+			b = append(b, '\\', byte(r))
+		case r == '\n':
+			b = append(b, '\\', 'n')
+		case r == '\r':
+			b = append(b, '\\', 'r')
+		case r == '\t':
+			b = append(b, '\\', 't')
+		case r == '\b':
+			b = append(b, '\\', 'b')
+		case r == '\f':
+			b = append(b, '\\', 'f')
+		case r < ' ' || r >= 0x7f && r < 0xa0:
+			b = append(b, '\\', 'u', '0', '0', hex[r>>4], hex[r&0xf])
+		case r == utf8.RuneError && size == 1:
+			b = append(b, `\ufffd`...)
+		default:
+			b = append(b, text[:size]...)
+		}
+		text = text[size:]
 	}
-	return append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&0xf])
+	return b
 }

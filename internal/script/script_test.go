@@ -152,8 +152,9 @@ func TestConstant(t *testing.T) {
 	}
 }
 
-// Every byte, as ngx_stream_log_escape and ngx_escape_json write it. Fails if DEL
-// is not escaped.
+// Every byte, as ngx_stream_log_escape writes it; and as ngx_escape_json does, less
+// what would be no JSON, or could command a terminal. Fails if DEL is not escaped,
+// or if a byte that is not UTF-8 stays.
 func TestEscape(t *testing.T) {
 	t.Parallel()
 	scope := built(t, nil)
@@ -172,11 +173,12 @@ func TestEscape(t *testing.T) {
 		}
 	}
 	json := strings.NewReplacer("\"", `\"`, "\\", `\\`, "\n", `\n`, "\r", `\r`, "\t", `\t`, "\b", `\b`, "\f", `\f`,
-		"\x00", `\u0000`, "\x0b", `\u000B`, "\x1f", `\u001F`).Replace(string(all[:1]) + string(all[8:14]) + string(all[31:]))
+		"\x00", `\u0000`, "\x0b", `\u000B`, "\x1f", `\u001F`, "\x7f", `\u007F`, "\u009b", `\u009B`, "\xff", `\ufffd`)
+	text := string(all[:1]) + string(all[8:14]) + string(all[31:128]) + "\u009b\u00a0é€\ufffd😀\xff"
 	for escape, test := range map[Escape][2]string{
 		EscapeDefault: {string(all), want.String()},
 		EscapeNone:    {string(all), string(all)},
-		EscapeJSON:    {string(all[:1]) + string(all[8:14]) + string(all[31:]), json},
+		EscapeJSON:    {text, json.Replace(text)},
 	} {
 		s.ServerName = test[0]
 		f, err := scope.Format(escape, "\x01\"", "$server_name<", "$server_port")

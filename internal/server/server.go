@@ -53,9 +53,11 @@ type Server struct {
 
 	errorLogs *errorlog.Set
 	logs      *accesslog.Set
-	openLogs  []releaser      // of the configuration that runs
-	lateLogs  []releaser      // of earlier ones; see retire
 	zones     map[string]zone // of limits, by their names
+
+	present  tenure         // of the configuration that runs
+	stopped  chan struct{}  // closed by end, before the engine stops
+	retiring sync.WaitGroup // tenures of earlier configurations
 }
 
 // closingPort is a port that was removed; closed is closed when its socket is.
@@ -83,6 +85,7 @@ func New(o Options) (*Server, error) {
 		closing:   map[listener.Addr]closingPort{},
 		errorLogs: o.ErrorLogs,
 		logs:      accesslog.NewSet(o.Logger.Named("accesslog")),
+		stopped:   make(chan struct{}),
 	}
 	ended := make(chan struct{})
 	s.unreport = sync.OnceFunc(func() { close(ended) })
@@ -139,10 +142,11 @@ func (n *Next) Commit() {
 	}
 	s.removed = s.stillHeld(groups)
 
+	next := tenure{epoch: s.engine.NewEpoch(), logs: n.plan.logs}
 	ports := make(map[listener.Addr]livePort, len(n.plan.ports))
 	for _, p := range n.plan.ports {
 		route := p.route
-		route.Group = groups[p.group]
+		route.Group, route.Epoch = groups[p.group], next.epoch
 		if route.Pass != nil {
 			route.Groups = n.plan.byName(groups, route)
 		}
@@ -158,9 +162,12 @@ func (n *Next) Commit() {
 		live.options = p.options
 		ports[p.options.Addr] = live
 	}
+	var closing []<-chan struct{}
 	for addr, live := range s.ports {
 		if _, stays := ports[addr]; !stays {
-			s.closing[addr] = closingPort{live.options, s.engine.Close(live.port)}
+			closed := s.engine.Close(live.port)
+			closing = append(closing, closed)
+			s.closing[addr] = closingPort{live.options, closed}
 			s.log.Info("listener removed, serving what it has accepted", zap.Stringer("listen", addr))
 		}
 	}
@@ -169,8 +176,7 @@ func (n *Next) Commit() {
 	s.mu.Unlock()
 	s.ports, s.known = ports, n.plan.known
 	s.zones = n.plan.zones
-	s.openLogs, n.plan.logs = n.plan.logs, s.openLogs
-	s.retire(n.plan.logs)
+	s.succeed(next, closing)
 	s.checker.Update(s.targets(n.plan.checks, n.plan.agents))
 	s.logServers()
 }

@@ -59,6 +59,8 @@ func (s *Server) end() {
 	}
 	s.wait(lingerWait, nil)
 	st := s.engine.Stats()
+	close(s.stopped)
+	s.retiring.Wait()
 	s.engine.Stop()
 	if err := s.logs.Close(logWait); err != nil {
 		s.log.Warn("access logs not written to the end", zap.Error(err))

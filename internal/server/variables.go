@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 
 	"go.uber.org/zap/zapcore"
@@ -250,30 +249,6 @@ func (s *Server) accessLogs(l *language, c *conf.Server, open bool) (logs []stre
 		logs = append(logs, log)
 	}
 	return logs
-}
-
-// releaser is a log of a set, of either kind.
-type releaser interface{ Release() }
-
-// release gives logs back to their sets.
-func release(logs []releaser) {
-	for _, l := range logs {
-		l.Release()
-	}
-}
-
-// retire releases the logs of an earlier configuration. Those that the present
-// one has no more wait until there is no session, which might write to them.
-func (s *Server) retire(logs []releaser) {
-	var late []releaser
-	for _, l := range append(s.lateLogs, logs...) {
-		if slices.Contains(s.openLogs, l) || s.engine.Sessions() == 0 {
-			l.Release()
-		} else {
-			late = append(late, l)
-		}
-	}
-	s.lateLogs = late
 }
 
 // ReopenLogs opens the files of the access logs anew. Those that cannot be

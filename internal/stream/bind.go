@@ -47,7 +47,7 @@ func (w *worker) chooseSource(s *session) {
 	}
 	source, ok := parseSource(string(w.text))
 	if !ok {
-		w.complain(s, `invalid local address "`+smtp.Printable(w.text, smtp.LogLimit)+`"`)
+		w.complain(s, "invalid local address "+inQuotes(smtp.Printable(w.text, smtp.LogLimit)))
 		return
 	}
 	s.record.source = source

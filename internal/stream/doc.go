@@ -26,7 +26,8 @@
 // reply.go about our own words to a client that gets no server; end.go about how
 // sessions end. What variables are evaluated by is in record.go, and accesslog.go
 // writes lines of them. A session of a route without variables has no record and
-// pays for none of that.
+// pays for none of that. epoch.go says when the last session of an earlier
+// configuration has gone.
 //
 // What it does not do: once a byte of a server has gone to the client it never
 // changes, adds or holds back a byte, and it does not read the mail it carries.

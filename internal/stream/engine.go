@@ -44,6 +44,7 @@ type Engine struct {
 // loop's goroutine.
 type worker struct {
 	engine   *Engine
+	index    int // in the engine's workers
 	loop     *reactor.Loop
 	log      *zap.Logger
 	sessions reactor.Slab[session]
@@ -101,8 +102,8 @@ func (s *Stats) add(o Stats) {
 func New(o Options) (*Engine, error) {
 	e := &Engine{log: o.Logger, sessionLog: NewLog(o.Logger)}
 	e.limit.Store(int64(o.MaxSessions))
-	for range o.Workers {
-		w := &worker{engine: e, log: o.Logger, buf: make([]byte, 16<<10), doubtAfter: doubtAfter}
+	for i := range o.Workers {
+		w := &worker{engine: e, index: i, log: o.Logger, buf: make([]byte, 16<<10), doubtAfter: doubtAfter}
 		w.calls = calls{splice: reactor.Splice, accept: (*reactor.Sockaddr).Accept, socket: (*reactor.Sockaddr).Socket}
 		loop, err := reactor.NewLoop(w)
 		if err != nil {

@@ -219,6 +219,7 @@ func (w *worker) abandon(s *session, quit bool) {
 	o.client.fd = -1
 	o.server = end{fd: fd, readable: true, shut: true}
 	o.route, o.port = s.route, s.port
+	o.route.Epoch.join(w)
 	o.accounted = true
 	w.join()
 	if e := w.loop.Move(int(fd), o.serverToken(), reactor.Stream); e != 0 {

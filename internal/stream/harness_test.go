@@ -83,6 +83,7 @@ type rig struct {
 	*Engine
 	t     testing.TB
 	port  *Port
+	epoch *Epoch
 	group *upstream.Group
 	logs  *observer.ObservedLogs
 	noise bool
@@ -119,7 +120,11 @@ func newRig(t testing.TB, servers []string, options ...func(*plan)) *rig {
 
 	engine, err := New(p.Options)
 	require.NoError(t, err)
-	g := &rig{Engine: engine, t: t, group: p.Group, logs: logs, noise: p.noise}
+	p.Epoch = engine.NewEpoch()
+	for _, r := range p.Groups {
+		r.Epoch = p.Epoch
+	}
+	g := &rig{Engine: engine, t: t, epoch: p.Epoch, group: p.Group, logs: logs, noise: p.noise}
 	if p.prepare != nil {
 		g.ask(p.prepare)
 	}
@@ -138,8 +143,8 @@ func parseAddr(s string) upstream.Addr {
 }
 
 // settle ends the engine and shows what must be true whatever the test did:
-// every session can be ended, no server has one left, every pipe is back and
-// empty, and no handler panicked or span.
+// every session can be ended, no server and no epoch has one left, every pipe is
+// back and empty, and no handler panicked or span.
 func (g *rig) settle() {
 	wait := patience
 	if g.t.Failed() {
@@ -152,6 +157,7 @@ func (g *rig) settle() {
 	}
 	g.End()
 	await(g.t, wait, g.Drained(), "sessions left after End")
+	await(g.t, wait, g.epoch.End(), "sessions of the epoch left after all have ended")
 	for _, s := range g.group.Snapshot(g.Seconds()) {
 		if s.Conns != 0 {
 			g.t.Errorf("server %s still has %d sessions", s.Name, s.Conns)

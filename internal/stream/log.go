@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"strings"
 	"syscall"
 	"time"
 
@@ -51,6 +52,13 @@ func (w *worker) logOf(s *session) *Log {
 
 func (w *worker) complain(s *session, message string, fields ...zap.Field) {
 	s.route.journal().complain(w, s, zapcore.ErrorLevel, message, fields...)
+}
+
+// inQuotes puts quotes around an outsider's text, printable already, that it cannot
+// close: what follows them in nginx's lines, such as the client, is what filters of
+// logs go by.
+func inQuotes(printable string) string {
+	return `"` + strings.ReplaceAll(printable, `"`, `\x22`) + `"`
 }
 
 // sessionLevel is written as [info]; see package errorlog.

@@ -107,7 +107,7 @@ func (j nginxJournal) complain(w *worker, s *session, level zapcore.Level, messa
 	}
 	for _, f := range fields {
 		if f.Key == saidField {
-			message += `: "` + f.String + `"`
+			message += ": " + inQuotes(f.String)
 		}
 	}
 	j.tell(w, s, level, message, 0, s.doing())
@@ -144,7 +144,7 @@ func (j nginxJournal) brokenHeader(w *worker, s *session) {
 	const most = 107
 	n, _ := reactor.Peek(int(s.client.fd), w.buf[:most])
 	said := smtp.Printable(w.buf[:max(n, 0)], len(`\x00`)*most)
-	j.tell(w, s, errorlog.Error, `broken header: "`+said+`"`, 0, doingHeader)
+	j.tell(w, s, errorlog.Error, "broken header: "+inQuotes(said), 0, doingHeader)
 }
 
 // disconnected names the side that ended its stream first, or where ends are

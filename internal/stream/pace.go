@@ -57,7 +57,7 @@ func (w *worker) rate(s *session, v *script.Value) int64 {
 	w.text = v.Append(w.text[:0], w.variables(s))
 	n, ok := parseSize(w.text)
 	if !ok {
-		w.complain(s, `invalid size "`+smtp.Printable(w.text, smtp.LogLimit)+`"`)
+		w.complain(s, "invalid size "+inQuotes(smtp.Printable(w.text, smtp.LogLimit)))
 	}
 	return min(n, maxRate)
 }

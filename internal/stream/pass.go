@@ -39,7 +39,7 @@ func (w *worker) pass(s *session) bool {
 // relative path, which would depend on where the process is.
 func parseTarget(text string) (addr upstream.Addr, err error) {
 	wrong := func(what string) (upstream.Addr, error) {
-		return upstream.Addr{}, errors.New(what + ` in upstream "` + smtp.Printable([]byte(text), smtp.LogLimit) + `"`)
+		return upstream.Addr{}, errors.New(what + " in upstream " + inQuotes(smtp.Printable([]byte(text), smtp.LogLimit)))
 	}
 	if len(text) >= 5 && strings.EqualFold(text[:5], "unix:") {
 		switch path := text[5:]; {

@@ -15,6 +15,10 @@ import (
 // Route says where the clients of a port go and how their bytes are relayed.
 // It is immutable once a port has it; a session keeps the route it started on.
 type Route struct {
+	// Epoch is that of the configuration which the route is of; nil if nobody asks
+	// when it is over. The routes of Groups have the same one.
+	Epoch *Epoch
+
 	Group *upstream.Group
 	Key   Key // what the group hashes a session by
 	// KeyText is what it does with FixedKey.

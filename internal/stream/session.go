@@ -151,6 +151,7 @@ func (w *worker) begin(p *Port, fd int, from netip.AddrPort) *session {
 	s.client = end{fd: int32(fd), writable: true}
 	s.server.fd = -1
 	s.port, s.route = p, p.route.Load()
+	s.route.Epoch.join(w)
 	s.from = from
 	s.started, s.active = now, now
 	s.number = w.engine.numbers.Add(1)
@@ -348,6 +349,7 @@ func (w *worker) hangUp(e *end) {
 
 func (w *worker) free(s *session) {
 	w.loop.Timers.Disarm(s.index)
+	s.route.Epoch.leave(w)
 	w.sessions.Put(s.index)
 	w.leave()
 }

@@ -1,0 +1,107 @@
+package stream
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"smtplb/internal/smtptest"
+)
+
+// over reports whether an epoch's channel is closed.
+func over(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// An epoch is over when the last of its sessions has gone, on whichever loop,
+// and not before; those of the next one do not matter.
+//
+// Fails if End does not ask every worker, if leave does not check, or if a session
+// leaves the epoch of the day and not its own. That all who join also leave is seen
+// by settle, after each test of the package.
+func TestEpoch(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, []string{serve(t, smtptest.Echo)}, func(p *plan) { p.Workers = 2 })
+	call := func() net.Conn {
+		c := g.dial()
+		require.NoError(t, ping(c))
+		return c
+	}
+	var old [20]net.Conn // more than one loop takes for itself
+	for i := range old {
+		old[i] = call()
+	}
+	g.each(func(s *session) { require.Same(t, g.epoch, s.route.Epoch) })
+	g.ask(func(w *worker) { require.NotZero(t, w.sessions.Len(), "sessions of worker %d", w.index) })
+
+	first := g.epoch
+	next := *g.port.route.Load()
+	next.Epoch = g.NewEpoch()
+	g.epoch = next.Epoch
+	g.port.SetRoute(&next)
+	ended := first.End()
+	young := call()
+	for i, c := range old {
+		require.False(t, over(ended), "with %d sessions", len(old)-i)
+		require.NoError(t, c.Close())
+	}
+	await(t, patience, ended, "the epoch is not over")
+	require.NoError(t, ping(young))
+	require.NoError(t, young.Close())
+}
+
+// Under load, with sessions that one loop accepts for another, no session begins
+// in an epoch that is over, and every epoch comes to its end.
+//
+// Fails, with -race, if End looks at the tallies itself instead of by the workers'
+// mailboxes; and if a session leaves the epoch of the day and not its own.
+func TestEpochsUnderLoad(t *testing.T) {
+	t.Parallel()
+	const epochs, callers = 200, 4
+	g := newRig(t, []string{serve(t, smtptest.Echo)}, func(p *plan) { p.Workers = 2 })
+	var calls atomic.Int64
+	var stop atomic.Bool
+	var calling sync.WaitGroup
+	for range callers {
+		calling.Go(func() {
+			for !stop.Load() && !t.Failed() {
+				c, err := g.connect()
+				if err == nil {
+					err = ping(c)
+					c.Close()
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				calls.Add(1)
+			}
+		})
+	}
+	for range epochs {
+		before := calls.Load()
+		last, next := g.epoch, *g.port.route.Load()
+		next.Epoch = g.NewEpoch()
+		g.epoch = next.Epoch
+		g.port.SetRoute(&next)
+		await(t, patience, last.End(), "the epoch is not over")
+		g.ask(func(w *worker) {
+			if n := last.sessions[w.index].n; n != 0 {
+				t.Errorf("%d sessions in an epoch that is over", n)
+			}
+		})
+		require.True(t, soon(func() bool { return calls.Load() > before }))
+		if t.Failed() {
+			break
+		}
+	}
+	stop.Store(true)
+	calling.Wait()
+}
