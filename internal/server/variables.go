@@ -199,7 +199,7 @@ func (l *language) complete(r *stream.Route, c *conf.Server) {
 	if c.Return != nil {
 		r.Return = l.returned(c.Return)
 	}
-	r.Pass = l.value(c.ProxyPassPosition, c.ProxyPassText)
+	r.ProxyPass = l.value(c.ProxyPassPosition, c.ProxyPassText)
 }
 
 func (l *language) rate(c conf.Rate) stream.Rate {
@@ -266,7 +266,7 @@ func (p *plan) byName(groups map[string]*upstream.Group, like stream.Route) map[
 	all := make(map[string]*stream.Route, len(groups))
 	for name, group := range groups {
 		r := like
-		r.Pass, r.Group = nil, group
+		r.ProxyPass, r.Group = nil, group
 		if owed, named := p.users[name]; named {
 			r.Header, r.Key, r.KeyText, r.KeyValue, r.QueueTimeout = owed.Header, owed.Key, owed.KeyText, owed.KeyValue, owed.QueueTimeout
 		}

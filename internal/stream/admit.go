@@ -27,7 +27,7 @@ func (w *worker) start(s *session) {
 		w.chooseSource(s)
 	}
 	s.group = r.Group
-	if r.Pass != nil && !w.pass(s) {
+	if r.ProxyPass != nil && !w.chooseGroup(s) {
 		w.dismiss(s, ReplyUnavailable, causeNoGroup)
 		return
 	}
@@ -65,7 +65,7 @@ func (r *Route) keeps() bool {
 	if len(r.Sets) > 0 {
 		return true
 	}
-	for _, v := range [...]*script.Value{r.KeyValue, r.Pass, r.Return, r.Bind.Value, r.UploadRate.Value, r.DownloadRate.Value} {
+	for _, v := range [...]*script.Value{r.KeyValue, r.ProxyPass, r.Return, r.Bind.Value, r.UploadRate.Value, r.DownloadRate.Value} {
 		if v.Remembers() {
 			return true
 		}

@@ -35,7 +35,7 @@ func TestPass(t *testing.T) {
 			Method:  func([]upstream.Server) upstream.Method { return balancer.RoundRobin{} },
 			Servers: []upstream.Server{{Name: w.addr, Addr: parseAddr(w.addr), Weight: 1}},
 		})
-		p.Pass, p.Groups = b.value("$pool"), map[string]*Route{"pool_a": &to}
+		p.ProxyPass, p.Groups = b.value("$pool"), map[string]*Route{"pool_a": &to}
 	})
 	c := g.dialFrom("127.0.0.1")
 	greetingOf(t, c)
@@ -75,7 +75,7 @@ func TestPassToAnAddress(t *testing.T) {
 			{Key: "127.0.0.1", Value: w.addr}, {Key: "127.0.0.2", Value: "unix:" + server.Addr()}, {Key: "127.0.0.3", Value: refused}}})
 	})
 	g := newRig(t, nil, b.keeps("$status $session_end $upstream_addr"), func(p *plan) {
-		p.Pass, p.Header, p.Group = b.value("$to"), HeaderV1, nil
+		p.ProxyPass, p.Header, p.Group = b.value("$to"), HeaderV1, nil
 	})
 	var held []net.Conn
 	for range 2 {

@@ -22,7 +22,7 @@
 // reaching a server, gate.go about its greeting, header.go about the PROXY protocol
 // on both sides, accept.go about getting clients. admit.go is about who is
 // served, in nginx's order: assignments, limits (limit.go, zone.go), rules
-// (access.go), and then a group or an address (pass.go) or the text of return;
+// (access.go), and then a group or an address (destination.go) or the text of return;
 // reply.go about our own words to a client that gets no server; end.go about how
 // sessions end. What variables are evaluated by is in record.go, and accesslog.go
 // writes lines of them. A session of a route without variables has no record and

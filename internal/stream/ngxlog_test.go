@@ -189,7 +189,7 @@ func TestNginxLines(t *testing.T) {
 			ngxClient, ngxProxy, `[error] *1 invalid size "127.0.0.1" while connecting to upstream` + ngxFrom + `, upstream: "SERVER1"` + ngxNothing,
 			`[info] *1 upstream disconnected` + ngxQuit}},
 		"nowhere to pass to": {nil, []func(*plan){func(p *plan) {
-			p.Scope, p.Pass = d.scope, d.value("mx.$remote_addr:25")
+			p.Scope, p.ProxyPass = d.scope, d.value("mx.$remote_addr:25")
 		}}, nothing, []string{
 			ngxClient, `[error] *1 no resolver defined to resolve mx.127.0.0.1` + ngxFrom + ngxNothing}},
 		"IPv6": {[]string{serverAddr}, []func(*plan){func(p *plan) { p.listen = "[::1]:0" }}, quits, []string{

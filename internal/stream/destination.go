@@ -12,14 +12,14 @@ import (
 	"smtplb/upstream"
 )
 
-// pass takes the session to where Route.Pass says: to the route of the group of
+// chooseGroup takes the session to where Route.ProxyPass says: to the route of the group of
 // that name, or to the address, which is then a group that only this session has.
 // It reports whether there is either; other names are for a resolver. See
 // ngx_stream_proxy_eval and ngx_stream_proxy_handler.
-func (w *worker) pass(s *session) bool {
+func (w *worker) chooseGroup(s *session) bool {
 	r := s.route
 	s.group = nil
-	w.text = r.Pass.Append(w.text[:0], w.variables(s))
+	w.text = r.ProxyPass.Append(w.text[:0], w.variables(s))
 	w.line = appendLower(w.line[:0], w.text)
 	if to := r.Groups[string(w.line)]; to != nil {
 		s.route, s.group = to, to.Group
