@@ -135,7 +135,7 @@ func (n *Next) Commit() {
 	for _, p := range n.plan.ports {
 		route := p.route
 		route.Group = groups[p.group]
-		if route.Pass != nil {
+		if route.ProxyPass != nil {
 			route.Groups = n.plan.byName(groups, route)
 		}
 		live, ok := s.ports[p.options.Addr]

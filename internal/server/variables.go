@@ -193,7 +193,7 @@ func (l *language) complete(r *stream.Route, c *conf.Server) {
 	if c.Return != nil {
 		r.Return = l.returned(c.Return)
 	}
-	r.Pass = l.value(c.ProxyPassPosition, c.ProxyPassText)
+	r.ProxyPass = l.value(c.ProxyPassPosition, c.ProxyPassText)
 }
 
 // returned compiles the text of return, which may be empty.
@@ -261,7 +261,7 @@ func (p *plan) byName(groups map[string]*upstream.Group, like stream.Route) map[
 	all := make(map[string]*stream.Route, len(p.users))
 	for name, owed := range p.users {
 		r := like
-		r.Pass, r.Group = nil, groups[name]
+		r.ProxyPass, r.Group = nil, groups[name]
 		r.Header, r.Key, r.KeyValue, r.QueueTimeout = owed.Header, owed.Key, owed.KeyValue, owed.QueueTimeout
 		all[strings.ToLower(name)] = &r
 	}

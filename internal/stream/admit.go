@@ -25,7 +25,7 @@ func (w *worker) start(s *session) {
 		return
 	}
 	s.group = r.Group
-	if r.Pass != nil && !w.pass(s) {
+	if r.ProxyPass != nil && !w.chooseGroup(s) {
 		w.dismiss(s, ReplyUnavailable, causeNoGroup)
 		return
 	}
@@ -60,7 +60,7 @@ func (w *worker) preaccess(s *session) bool {
 // keeps reports whether what is evaluated at a session's start may leave values
 // that hold until its end.
 func (r *Route) keeps() bool {
-	if len(r.Sets) > 0 || r.KeyValue.Remembers() || r.Pass.Remembers() || r.Return.Remembers() {
+	if len(r.Sets) > 0 || r.KeyValue.Remembers() || r.ProxyPass.Remembers() || r.Return.Remembers() {
 		return true
 	}
 	for i := range r.Limits {
@@ -91,12 +91,12 @@ func (w *worker) answer(s *session) {
 	w.relay(s)
 }
 
-// pass takes the session to the route of the group that Pass names. It reports
+// chooseGroup takes the session to the route of the group that ProxyPass names. It reports
 // whether there is one; names and addresses that are no group's are for a
 // resolver.
-func (w *worker) pass(s *session) bool {
+func (w *worker) chooseGroup(s *session) bool {
 	r := s.route
-	w.text = r.Pass.Append(w.text[:0], w.variables(s))
+	w.text = r.ProxyPass.Append(w.text[:0], w.variables(s))
 	w.line = appendLower(w.line[:0], w.text)
 	if to := r.Groups[string(w.line)]; to != nil {
 		s.route, s.group = to, to.Group

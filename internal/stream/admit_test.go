@@ -35,7 +35,7 @@ func TestPass(t *testing.T) {
 			Method:  func([]upstream.Server) upstream.Method { return balancer.RoundRobin{} },
 			Servers: []upstream.Server{{Name: w.addr, Addr: parseAddr(w.addr), Weight: 1}},
 		})
-		p.Pass, p.Groups = b.value("$pool"), map[string]*Route{"pool_a": &to}
+		p.ProxyPass, p.Groups = b.value("$pool"), map[string]*Route{"pool_a": &to}
 	})
 	c := g.dialFrom("127.0.0.1")
 	greetingOf(t, c)

@@ -74,10 +74,10 @@ type Route struct {
 
 	// KeyValue is what the group hashes a session by, in place of Key.
 	KeyValue *script.Value
-	// Pass names where a session goes in place of Group: on by one of Groups, the
-	// routes of the groups by their names in lower case.
-	Pass   *script.Value
-	Groups map[string]*Route
+	// ProxyPass names where a session goes in place of Group: on by one of Groups,
+	// the routes of the groups by their names in lower case.
+	ProxyPass *script.Value
+	Groups    map[string]*Route
 
 	kept bool // see keeps; set when a port gets the route
 	// Return is a text that clients get in place of a server.
