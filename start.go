@@ -41,7 +41,6 @@ func (i *instance) start(c settings) (err error) {
 		}
 		i.log.Close(flushWait)
 	}()
-	i.warn(c.Config)
 
 	workers := c.WorkerProcesses
 	if workers == 0 {
@@ -65,6 +64,7 @@ func (i *instance) start(c settings) (err error) {
 	if err != nil {
 		return err
 	}
+	i.warn(c.Config) // to which Prepare adds
 	if i.pid, err = writePid(c.Pid); err != nil {
 		next.Discard()
 		return err
