@@ -66,6 +66,9 @@ func differences(c *Config) []string {
 		if s.ProxyPassText != "" {
 			say("At %s: what %s becomes is the name of an upstream; it is not taken for an address.", where, s.ProxyPassText)
 		}
+		if s.Pass != nil {
+			say("At %s: a PROXY header to a server names where the client has connected to, also after pass.", where)
+		}
 	}
 	for _, m := range c.Maps {
 		if slices.ContainsFunc(m.Entries, func(e Entry) bool { return strings.HasPrefix(e.Key, "~") }) {

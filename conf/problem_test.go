@@ -118,6 +118,13 @@ t.toml:16:24: limit_conn_log_level: want one of info, notice, warn, error, got "
 t.toml:11:14: proxy_pass: addresses with variables, as "$a:25", are not supported by this version; variables may stand for the name of an upstream
 t.toml:15:10: method: type "hash" needs key; "client_address" sends each client to the same server again
 t.toml:15:33: key: want "client_address" or a text with variables, got "client_addr"`},
+	{"pass", sound + "pass = '127.0.0.1:1'\n[[server]]\nlisten = 1\npass = 'localhost:25'\n[[server]]\nlisten = 2\npass = '127.0.0.1'\n" +
+		"[[server]]\nlisten = 3\npass = 4\n[[server]]\nlisten = 4\nreturn = 'x'\npass = '$a'\n",
+		`t.toml:8:8: pass: the server has proxy_pass already, at t.toml:7:14; keep one of them
+t.toml:11:8: pass: "localhost" is no IP address; want one of listen, such as "127.0.0.1:10025"
+t.toml:14:8: pass: port missing; want "host:port"
+t.toml:17:8: pass: want a string, got 4
+t.toml:21:8: pass: the server has return already, at t.toml:20:10; keep one of them`},
 	{"nobody to pass to", "[[server]]\nlisten = 1\nproxy_pass = '$a'\n[[server]]\nlisten = 2\nproxy_pass = 'h:1'\n",
 		`t.toml:3:14: proxy_pass: there is no upstream whose name "$a" could be, and addresses with variables are not supported by this version`},
 
@@ -186,7 +193,7 @@ t.toml:8:49: address: "[::ffff:10.0.0.1]:25": write the IPv4 address itself, 10.
 
 	{"server without anything", sound + "[[server]]\n",
 		`t.toml:8:1: [[server]] needs "listen"
-t.toml:8:1: [[server]] needs "proxy_pass" or "return"`},
+t.toml:8:1: [[server]] needs "proxy_pass", "return" or "pass"`},
 	{"proxy_pass", sound + `[[server]]
 listen = 1
 proxy_pass = "sonud"

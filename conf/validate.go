@@ -91,12 +91,27 @@ func (v *validator) upstreams() {
 func (v *validator) handlers() {
 	named := slices.ContainsFunc(v.cfg.Upstreams, func(u Upstream) bool { return !u.Implicit })
 	for _, s := range v.cfg.Servers {
-		passes := s.ProxyPass != "" || s.ProxyPassPosition != (Position{})
+		type handler struct {
+			name string
+			at   Position
+		}
+		var has []handler
+		if s.ProxyPass != "" || s.ProxyPassPosition != (Position{}) {
+			has = append(has, handler{"proxy_pass", s.ProxyPassPosition})
+		}
+		if s.Return != nil {
+			has = append(has, handler{"return", s.Return.Position})
+		}
+		if s.Pass != nil {
+			has = append(has, handler{"pass", s.Pass.Position})
+		}
 		switch {
-		case passes && s.Return != nil:
-			v.problem(s.Return.Position, "return: the server has proxy_pass already, at %s; keep one of them", s.ProxyPassPosition)
-		case !passes && s.Return == nil:
-			v.problem(s.Position, `[[server]] needs "proxy_pass" or "return"`)
+		case len(has) > 1:
+			for _, h := range has[1:] {
+				v.problem(h.at, "%s: the server has %s already, at %s; keep one of them", h.name, has[0].name, has[0].at)
+			}
+		case len(has) == 0:
+			v.problem(s.Position, `[[server]] needs "proxy_pass", "return" or "pass"`)
 		case s.ProxyPassText == "":
 		case strings.Contains(s.ProxyPassText, ":"):
 			v.problem(s.ProxyPassPosition, "proxy_pass: addresses with variables, as %q, are not supported by this version; "+

@@ -27,6 +27,8 @@ type plan struct {
 	zones  map[string]zone
 	users  map[string]stream.Route // what the users of a named group owe to it
 	logs   []*accesslog.Log        // opened for it
+	// byAddr is filled in by Commit, for the routes that pass to a port.
+	byAddr map[listener.Addr]*stream.Port
 }
 
 type portPlan struct {
@@ -34,6 +36,7 @@ type portPlan struct {
 	options  listener.Options
 	route    stream.Route // Group is filled in by Commit
 	group    string
+	pass     *conf.Pass
 }
 
 func (p *plan) order() []string {
@@ -128,7 +131,8 @@ func (s *Server) awaitClosed(o listener.Options) {
 // names resolved and, if open is set, access logs opened.
 func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*plan, error) {
 	names := s.resolve(ctx, c)
-	p := &plan{known: names.known, checks: map[string]checkPlan{}, agents: map[string]checkPlan{}, users: map[string]stream.Route{}}
+	p := &plan{known: names.known, checks: map[string]checkPlan{}, agents: map[string]checkPlan{}, users: map[string]stream.Route{},
+		byAddr: map[listener.Addr]*stream.Port{}}
 	var problems conf.Problems
 	report := func(at conf.Position, format string, args ...any) {
 		problems = append(problems, conf.ParseError{Position: at, Message: fmt.Sprintf(format, args...)})
@@ -188,6 +192,7 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 	}
 	for i, server := range c.Servers {
 		base := users[server.ProxyPass]
+		base.Pass = p.passOf(server.Pass)
 		language.complete(&base, &c.Servers[i])
 		base.AccessLogs = s.accessLogs(language, &c.Servers[i], open)
 		for _, log := range base.AccessLogs {
@@ -204,7 +209,9 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 				continue
 			}
 			for _, a := range addrs {
-				p.ports = append(p.ports, portPlan{position: l.Position, options: optionsOf(a, l, server), route: route, group: server.ProxyPass})
+				p.ports = append(p.ports, portPlan{
+					position: l.Position, options: optionsOf(a, l, server), route: route, group: server.ProxyPass, pass: server.Pass,
+				})
 			}
 		}
 	}
@@ -219,6 +226,7 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 		release(p.logs)
 		return nil, problems
 	}
+	p.checkPasses(c)
 	return p, nil
 }
 

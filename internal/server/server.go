@@ -131,24 +131,31 @@ func (n *Next) Commit() {
 	}
 	s.removed = s.stillHeld(groups)
 
+	// All ports are there before any has its route, which may pass to another.
 	ports := make(map[listener.Addr]livePort, len(n.plan.ports))
+	for _, p := range n.plan.ports {
+		addr := p.options.Addr
+		port := s.ports[addr].port
+		if port == nil {
+			port = stream.NewPort(n.opened[addr])
+		}
+		ports[addr], n.plan.byAddr[addr] = livePort{port, p.options}, port
+	}
 	for _, p := range n.plan.ports {
 		route := p.route
 		route.Group = groups[p.group]
 		if route.ProxyPass != nil {
 			route.Groups = n.plan.byName(groups, route)
 		}
-		live, ok := s.ports[p.options.Addr]
-		if !ok {
-			live.port = s.engine.Open(n.opened[p.options.Addr], &route)
-		} else {
-			if err := live.port.Socket().Apply(p.options); err != nil {
-				s.log.Error("listener keeps its old options", zap.Error(err))
-			}
-			live.port.SetRoute(&route)
+		port := ports[p.options.Addr].port
+		if _, stays := s.ports[p.options.Addr]; !stays {
+			s.engine.Open(port, &route)
+			continue
 		}
-		live.options = p.options
-		ports[p.options.Addr] = live
+		if err := port.Socket().Apply(p.options); err != nil {
+			s.log.Error("listener keeps its old options", zap.Error(err))
+		}
+		port.SetRoute(&route)
 	}
 	for addr, live := range s.ports {
 		if _, stays := ports[addr]; !stays {

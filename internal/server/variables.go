@@ -44,7 +44,7 @@ type language struct {
 func evaluates(c *conf.Config) bool {
 	for i := range c.Servers {
 		s := &c.Servers[i]
-		if s.ProxyPassText != "" || s.Return != nil || len(s.Sets)+len(s.AccessLogs)+len(s.Limits) > 0 {
+		if s.ProxyPassText != "" || s.Return != nil || s.Pass != nil && s.Pass.Text != "" || len(s.Sets)+len(s.AccessLogs)+len(s.Limits) > 0 {
 			return true
 		}
 	}
@@ -194,6 +194,9 @@ func (l *language) complete(r *stream.Route, c *conf.Server) {
 		r.Return = l.returned(c.Return)
 	}
 	r.ProxyPass = l.value(c.ProxyPassPosition, c.ProxyPassText)
+	if r.Pass != nil {
+		r.Pass.Text = l.value(c.Pass.Position, c.Pass.Text)
+	}
 }
 
 // returned compiles the text of return, which may be empty.

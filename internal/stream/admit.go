@@ -9,7 +9,7 @@ import (
 )
 
 // start admits a client that is known by now, in the order of nginx's phases,
-// and asks for a server for it.
+// and asks for a server for it, or hands it to another port.
 func (w *worker) start(s *session) {
 	s.state = stateAdmission
 	r := s.route
@@ -22,6 +22,9 @@ func (w *worker) start(s *session) {
 		return
 	case r.Return != nil:
 		w.answer(s)
+		return
+	case r.Pass != nil:
+		w.pass(s)
 		return
 	}
 	s.group = r.Group
@@ -63,6 +66,9 @@ func (r *Route) keeps() bool {
 	if len(r.Sets) > 0 || r.KeyValue.Remembers() || r.ProxyPass.Remembers() || r.Return.Remembers() {
 		return true
 	}
+	if r.Pass != nil && r.Pass.Text.Remembers() {
+		return true
+	}
 	for i := range r.Limits {
 		if r.Limits[i].Key.Remembers() {
 			return true
@@ -91,9 +97,9 @@ func (w *worker) answer(s *session) {
 	w.relay(s)
 }
 
-// chooseGroup takes the session to the route of the group that ProxyPass names. It reports
-// whether there is one; names and addresses that are no group's are for a
-// resolver.
+// chooseGroup takes the session to the route of the group that ProxyPass names.
+// It reports whether there is one; names and addresses that are no group's are
+// for a resolver.
 func (w *worker) chooseGroup(s *session) bool {
 	r := s.route
 	w.text = r.ProxyPass.Append(w.text[:0], w.variables(s))

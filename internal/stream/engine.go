@@ -10,7 +10,6 @@ import (
 
 	"smtplb/internal/reactor"
 	"smtplb/internal/script"
-	"smtplb/listener"
 )
 
 // Options are what an Engine is made of.
@@ -190,15 +189,12 @@ func (e *Engine) Sessions() int { return int(e.sessions.Load()) }
 // SetMaxSessions changes the session limit. Sessions above it stay.
 func (e *Engine) SetMaxSessions(n int) { e.limit.Store(int64(n)) }
 
-// Open starts accepting clients from a listening socket, for the route. The
-// engine owns the socket from here on.
-func (e *Engine) Open(s *listener.Socket, r *Route) *Port {
-	p := &Port{socket: s, name: s.Addr().String(), closed: make(chan struct{})}
+// Open starts accepting clients from a port, for the route.
+func (e *Engine) Open(p *Port, r *Route) {
 	p.SetRoute(r)
 	for _, w := range e.workers {
 		w.loop.Post(func() { w.listen(p) })
 	}
-	return p
 }
 
 // refuseGrace is how long, in ms, handshakes under way have to finish before a

@@ -35,6 +35,7 @@ type nginxJournal struct{}
 const (
 	doingHeader     = "reading PROXY protocol"
 	doingInit       = "initializing session"
+	doingPassing    = "passing connection to port"
 	doingConnecting = "connecting to upstream"
 	doingQueue      = "waiting in the queue of upstream"
 	doingGreeting   = "reading greeting from upstream"
@@ -48,6 +49,8 @@ func (s *session) doing() string {
 		if s.group == nil {
 			return doingInit
 		}
+	case statePassing:
+		return doingPassing
 	case stateQueue:
 		return doingQueue
 	case stateGreeting:
@@ -179,7 +182,7 @@ func (nginxJournal) tell(w *worker, s *session, level zapcore.Level, message str
 		l = l.text(" (").number(int64(errno)).text(": ").text(errnoText(errno)).text(")")
 	}
 	l = l.text(" while ").text(doing).text(", client: ").text(addrText(s.from.Addr())).text(", server: ").text(s.port.name)
-	if doing != doingHeader && doing != doingInit {
+	if doing != doingHeader && doing != doingInit && doing != doingPassing {
 		l = l.text(`, upstream: "`).text(s.upstreamText()).text(`"`).bytes(w, s)
 	}
 	entry.Message = string(l)

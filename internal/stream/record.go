@@ -17,6 +17,7 @@ type record struct {
 	attempts []attempt // if the route has access logs
 	claims   []*counter
 	limited  script.LimitStatus
+	passedTo netip.AddrPort // the address of pass that led here, of one interface; else invalid
 }
 
 // attempt is what the access log says of one server. Times are in milliseconds
@@ -44,15 +45,22 @@ func (w *worker) borrowRecord(s *session) {
 }
 
 func (w *worker) returnRecord(s *session) {
+	w.forget(s)
 	r := s.record
 	s.record = nil
+	clear(r.attempts) // for the peers
+	r.attempts = r.attempts[:0]
+	w.records = append(w.records, r)
+}
+
+// forget empties a session's record of what belongs to its port.
+func (w *worker) forget(s *session) {
+	r := s.record
 	if r.vars != nil {
 		w.kept = append(w.kept, r.vars)
 		r.vars = nil
 	}
-	clear(r.attempts) // for the peers
-	r.attempts, r.limited = r.attempts[:0], script.LimitNone
-	w.records = append(w.records, r)
+	r.limited, r.passedTo = script.LimitNone, netip.AddrPort{}
 }
 
 // keep gives the session a memory of its own for the values of variables.
@@ -113,14 +121,17 @@ func (w *worker) facts(s *session, f *script.Facts) {
 	}
 }
 
-// ownEnd is the address of the client's connection on our side. Only where the
-// listener has every address, the kernel is asked for it.
+// ownEnd is the address of the client's connection on our side, or that by which
+// a Pass has led to the port. Only where the listener has every address, the
+// kernel is asked for it.
 func (w *worker) ownEnd(s *session) (tcp netip.AddrPort, path string) {
 	addr := s.port.socket.Addr()
 	fronted := s.front.IsValid() // local is what the header says
 	switch {
 	case addr.Path != "":
 		return netip.AddrPort{}, addr.Path
+	case s.record.passedTo.IsValid():
+		return withoutZone(s.record.passedTo), ""
 	case !addr.TCP.Addr().IsUnspecified():
 		return withoutZone(addr.TCP), ""
 	case !fronted && s.local.IsValid():

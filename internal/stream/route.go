@@ -82,6 +82,8 @@ type Route struct {
 	kept bool // see keeps; set when a port gets the route
 	// Return is a text that clients get in place of a server.
 	Return *script.Value
+	// Pass is a port that has them in place of a server.
+	Pass *Pass
 
 	AccessLogs []AccessLog
 
@@ -128,12 +130,19 @@ func (r *Route) fronted(addr netip.Addr) bool {
 func (r *Route) clientVisible() bool { return r.Header != NoHeader || r.Bind.Client }
 
 // Port is a listening socket and the route of the clients it accepts. Its
-// owner makes it with Engine.Open and ends it with Engine.Close.
+// owner makes it with NewPort, and ends it with Engine.Close; Engine.Open has it
+// accept. A Pass may lead sessions of before to a port that is closed.
 type Port struct {
 	socket *listener.Socket
 	name   string // as it is logged
 	route  atomic.Pointer[Route]
 	closed chan struct{}
+}
+
+// NewPort makes the port of a listening socket. The port owns the socket from
+// here on.
+func NewPort(s *listener.Socket) *Port {
+	return &Port{socket: s, name: s.Addr().String(), closed: make(chan struct{})}
 }
 
 // Socket returns the listening socket, so that options can be applied to it.
