@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"smtplb/internal/proxyproto"
 	"smtplb/internal/script"
 	"smtplb/upstream"
 )
@@ -18,7 +19,12 @@ type record struct {
 	claims   []*counter
 	limited  script.LimitStatus
 	passedTo netip.AddrPort // the address of pass that led here, of one interface; else invalid
+	// tlvs are the extensions of the latest PROXY header, if the scope uses any.
+	tlvs proxyproto.TLVs
 }
+
+// commonTLVs is how much memory for extensions a record may keep, in bytes.
+const commonTLVs = 512
 
 // attempt is what the access log says of one server. Times are in milliseconds
 // since it began, and script.Absent if that did not happen.
@@ -50,6 +56,9 @@ func (w *worker) returnRecord(s *session) {
 	s.record = nil
 	clear(r.attempts) // for the peers
 	r.attempts = r.attempts[:0]
+	if r.tlvs = r.tlvs[:0]; cap(r.tlvs) > commonTLVs {
+		r.tlvs = nil
+	}
 	w.records = append(w.records, r)
 }
 
@@ -91,6 +100,9 @@ func (w *worker) facts(s *session, f *script.Facts) {
 	if s.front.IsValid() {
 		f.Front = withoutZone(s.front)
 		f.ProxySource, f.ProxyDestination = withoutZone(s.from), withoutZone(s.local)
+	}
+	if len(s.record.tlvs) > 0 {
+		f.Extensions = &s.record.tlvs
 	}
 	f.Server, f.ServerPath = w.ownEnd(s)
 	f.ServerName = s.route.ServerName
