@@ -151,3 +151,42 @@ func TestPass(t *testing.T) {
 		})
 	}
 }
+
+// A port that passes to another, and then to a new one in its place, over and over,
+// loses no session: those that began before find the port that has been closed.
+//
+// Fails if a Pass finds no port that is closed.
+func TestPassMoves(t *testing.T) {
+	t.Parallel()
+	store := mx(t, "a")
+	client := &ledger.Client{Addr: freeAddr(t), Concurrency: 4}
+	client.Dial = dialAs("PROXY UNKNOWN\r\n")
+	targets := [2]string{freeAddr(t), freeAddr(t)}
+	config := func(n int) string {
+		to := targets[n%2]
+		return workers(2) + upstream("mail", server(store.Addr())) +
+			fmt.Sprintf("[[server]]\nlisten = { address = %q, proxy_protocol = true }\nset_real_ip_from = '127.0.0.0/8'\nproxy_protocol_timeout = '60s'\npass = %q\n", client.Addr, to) +
+			proxy(to, "mail")
+	}
+	process := smtptest.Start(t, config(0))
+	stop := run(t, client)
+	const reloads = 10
+	for n := range reloads {
+		more(t, client, 10)
+		early := open(t, "tcp", client.Addr, "") // and its header comes late
+		reload(t, process, config(n+1))
+		smtptest.Eventually(t, patience, "the former target is closed", func() bool {
+			l, err := net.Listen("tcp", targets[n%2])
+			if err == nil {
+				l.Close()
+			}
+			return err == nil
+		})
+		require.Regexp(t, `^220 .*\r\n221 .*\r\nEOF$`, toEnd(begin(t, early, "PROXY UNKNOWN\r\nQUIT\r\n")))
+	}
+	more(t, client, 10)
+	stop()
+	requireAll(t, client, store)
+	require.NotContains(t, process.Log(), "panicked")
+	require.NotContains(t, process.Log(), "port not found")
+}

@@ -131,31 +131,32 @@ func (n *Next) Commit() {
 	}
 	s.removed = s.stillHeld(groups)
 
-	// All ports are there before any has its route, which may pass to another.
+	// A route may pass to any port, so all are there, with a route, before a session
+	// can have one of these.
 	ports := make(map[listener.Addr]livePort, len(n.plan.ports))
-	for _, p := range n.plan.ports {
-		addr := p.options.Addr
-		port := s.ports[addr].port
-		if port == nil {
-			port = stream.NewPort(n.opened[addr])
-		}
-		ports[addr], n.plan.byAddr[addr] = livePort{port, p.options}, port
-	}
-	for _, p := range n.plan.ports {
-		route := p.route
+	routes := make([]*stream.Route, len(n.plan.ports))
+	for i, p := range n.plan.ports {
+		addr, route := p.options.Addr, p.route
 		route.Group = groups[p.group]
 		if route.ProxyPass != nil {
 			route.Groups = n.plan.byName(groups, route)
 		}
-		port := ports[p.options.Addr].port
-		if _, stays := s.ports[p.options.Addr]; !stays {
-			s.engine.Open(port, &route)
+		port := s.ports[addr].port
+		if port == nil {
+			port = stream.NewPort(n.opened[addr], &route)
+		}
+		ports[addr], n.plan.byAddr[addr], routes[i] = livePort{port, p.options}, port, &route
+	}
+	for i, p := range n.plan.ports {
+		live, stays := s.ports[p.options.Addr]
+		if !stays {
+			s.engine.Open(ports[p.options.Addr].port)
 			continue
 		}
-		if err := port.Socket().Apply(p.options); err != nil {
+		if err := live.port.Socket().Apply(p.options); err != nil {
 			s.log.Error("listener keeps its old options", zap.Error(err))
 		}
-		port.SetRoute(&route)
+		live.port.SetRoute(routes[i])
 	}
 	for addr, live := range s.ports {
 		if _, stays := ports[addr]; !stays {

@@ -189,9 +189,8 @@ func (e *Engine) Sessions() int { return int(e.sessions.Load()) }
 // SetMaxSessions changes the session limit. Sessions above it stay.
 func (e *Engine) SetMaxSessions(n int) { e.limit.Store(int64(n)) }
 
-// Open starts accepting clients from a port, for the route.
-func (e *Engine) Open(p *Port, r *Route) {
-	p.SetRoute(r)
+// Open starts accepting clients from a port.
+func (e *Engine) Open(p *Port) {
 	for _, w := range e.workers {
 		w.loop.Post(func() { w.listen(p) })
 	}

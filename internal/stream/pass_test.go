@@ -22,9 +22,10 @@ func (g *rig) another(listen string, change func(*Route)) *Port {
 	g.t.Helper()
 	socket, err := listener.Open(listener.Options{Addr: listener.Addr(parseAddr(listen))})
 	require.NoError(g.t, err)
-	p, r := NewPort(socket), *g.port.route.Load()
+	r := *g.port.route.Load()
 	change(&r)
-	g.Open(p, &r)
+	p := NewPort(socket, &r)
+	g.Open(p)
 	g.t.Cleanup(func() {
 		select {
 		case <-p.closed:

@@ -139,10 +139,11 @@ type Port struct {
 	closed chan struct{}
 }
 
-// NewPort makes the port of a listening socket. The port owns the socket from
-// here on.
-func NewPort(s *listener.Socket) *Port {
-	return &Port{socket: s, name: s.Addr().String(), closed: make(chan struct{})}
+// NewPort makes the port of a listening socket, which it owns from here on.
+func NewPort(s *listener.Socket, r *Route) *Port {
+	p := &Port{socket: s, name: s.Addr().String(), closed: make(chan struct{})}
+	p.SetRoute(r)
+	return p
 }
 
 // Socket returns the listening socket, so that options can be applied to it.
