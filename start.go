@@ -39,7 +39,6 @@ func (i *instance) start(c settings) (err error) {
 		}
 		i.log.Close(flushWait)
 	}()
-	i.warn(c.Config)
 
 	workers := c.WorkerProcesses
 	if workers == 0 {
@@ -64,6 +63,7 @@ func (i *instance) start(c settings) (err error) {
 	if err != nil {
 		return err
 	}
+	i.warn(c.Config) // to which Prepare adds
 	if i.pid, err = c.writePid(); err != nil {
 		next.Discard()
 		return err

@@ -36,6 +36,19 @@ func parseAddress(text string) (Address, error) {
 	return a, err
 }
 
+// parsePassed reads a listening address to pass clients to: no name, since the
+// listeners go by addresses.
+func parsePassed(text string) (Address, error) {
+	a, err := parseAddress(text)
+	if err != nil {
+		return a, err
+	}
+	if _, err := netip.ParseAddr(a.Host); err != nil && a.Path == "" {
+		return a, fmt.Errorf("%q is no IP address; want one of listen, such as \"127.0.0.1:10025\"", a.Host)
+	}
+	return a, nil
+}
+
 // portRange is an address to listen on, at all ports from its own to last. A
 // port alone is a range of one, and so is a unix socket, at port 0.
 type portRange struct {

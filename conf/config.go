@@ -243,10 +243,11 @@ type Server struct {
 	Position Position
 	Listen   []Listen
 
-	// One of these three is what is done with clients.
+	// One of these four is what is done with clients.
 	ProxyPass     string // an entry's Name in Config.Upstreams, spelt as there
 	ProxyPassText string // a text with variables that becomes such a name, in any case, or an address
 	Return        *Text  // what clients are sent before they are closed
+	Pass          *Pass  // another server's listening address, where they are to be clients
 
 	// ProxyPassPosition is where proxy_pass says so.
 	ProxyPassPosition Position
@@ -281,6 +282,16 @@ type Server struct {
 
 	SMTP SMTP
 }
+
+// Pass is a listening address to which clients are handed on.
+type Pass struct {
+	Position Position
+	Address  Address
+	Text     string // with variables, in place of Address; else ""
+}
+
+// Constant tells whether p, which may be nil, is one and the same address for all.
+func (p *Pass) Constant() bool { return p != nil && p.Text == "" }
 
 // Set gives a variable a value.
 type Set struct {

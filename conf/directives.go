@@ -103,6 +103,7 @@ var serverTable = directives[Server]{"[[server]]", []directive[Server]{
 	{"listen", required, (*reader).listens},
 	{"proxy_pass", none, (*reader).proxyPass},
 	{"return", none, (*reader).returnText},
+	{"pass", none, (*reader).pass},
 	{"error_log", none, (*reader).serverErrorLogs},
 	{"set", none, (*reader).sets},
 	{"access_log", none, (*reader).accessLogs},
@@ -226,7 +227,7 @@ var notYet = strings.Fields(`
 	accept_filter allow bind check_* debug_points default_server deferred deny
 	events fastopen geoip_* hash health_check health_check_* http ip_hash js_*
 	keyval* least_conn least_time load_module lock_file mail map_* master_process
-	match metrics mqtt* multi_accept multipath open_log_file_cache pass pcre_jit
+	match metrics mqtt* multi_accept multipath open_log_file_cache pcre_jit
 	preread_* proxy_bind_dynamic proxy_downstream_buffer proxy_requests
 	proxy_responses proxy_session_drop proxy_socket_rcvbuf proxy_socket_sndbuf
 	proxy_ssl proxy_ssl_* proxy_upstream_buffer random rcvbuf real_ip_*

@@ -31,7 +31,7 @@ func TestReference(t *testing.T) {
 	}
 	inServer := func(example string) string {
 		return sound + "[[log_format]]\nname = 'mail'\nformat = '$status'\n[[limit_conn_zone]]\nname = 'client'\nkey = '$remote_addr'\n" +
-			"[[server]]\n" + complete(example, "listen = 1", "proxy_pass|return = 'sound'")
+			"[[server]]\n" + complete(example, "listen = 1", "proxy_pass|return|pass = 'sound'")
 	}
 	inTable := func(name string, needed ...string) func(string) string {
 		return func(example string) string { return sound + "[[" + name + "]]\n" + complete(example, needed...) }

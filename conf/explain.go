@@ -63,6 +63,9 @@ func differences(c *Config) []string {
 		if len(s.Limits) > 0 && s.SMTP.On && !s.LimitDryRun {
 			say("At %s: a client above a limit gets 421.", where)
 		}
+		if s.Pass != nil {
+			say("At %s: a PROXY header to a server names where the client has connected to, also after pass.", where)
+		}
 	}
 	for _, m := range c.Maps {
 		if slices.ContainsFunc(m.Entries, func(e Entry) bool { return strings.HasPrefix(e.Key, "~") }) {

@@ -320,13 +320,13 @@ func (r *ngxReader) server(s, b *ngxBlock) {
 // its servers shows it.
 func (r *ngxReader) handler(b *ngxBlock, srv *ngxServer) (smtp, ok bool) {
 	switch {
-	case srv.Return != nil:
+	case srv.Return != nil || srv.Pass != nil:
 		return false, true
 	case srv.ProxyPassText != "":
 		srv.ProxyProtocol = srv.proxyProtocol
 		return !srv.passesToAddress() && r.passToAny(srv), true
 	case srv.passes == nil:
-		if !b.seen["proxy_pass"] && !b.seen["return"] {
+		if !b.seen["proxy_pass"] && !b.seen["return"] && !b.seen["pass"] {
 			r.problem(srv.Position, "no handler for server")
 		}
 		return false, false

@@ -397,8 +397,17 @@ unexpected "}" in n.conf:9`},
 		{"ssl", inProxy("listen 2 ssl;"), `"ssl" in "listen" is not supported by this version in n.conf:3`},
 		{"too many ports", inProxy("listen 127.0.0.1:2-65535;"), `too many addresses to listen on; a configuration has at most 10000 in n.conf:3`},
 		{"hash in TOML's words", inGroup("hash client_address;"), `"hash client_address" would be the same for all clients; write "hash $remote_addr" in n.conf:3`},
-		{"pass", inProxy("pass 127.0.0.1:1;"), `"pass" is not supported by this version in n.conf:3`},
 		{"rate", inProxy("proxy_upload_rate 2000m;"), `"proxy_upload_rate" directive invalid value in n.conf:3`},
+		// In the words of ngx_stream_pass_module.c, which Debian's nginx does not have.
+		{"pass to a name", inProxy("pass localhost:25;"), `"pass" directive has no addresses in n.conf:3`},
+		{"pass to a port", inProxy("pass 25;"), `"pass" directive has no addresses in n.conf:3`},
+		{"pass without a port", inProxy("pass 127.0.0.1;"), `"pass" directive has no port in n.conf:3`},
+		{"pass to a bad port", inProxy("pass 127.0.0.1:0;"), `invalid port in "127.0.0.1:0" of the "pass" directive in n.conf:3`},
+		{"pass to no path", inProxy("pass unix:;"), `no path in the unix domain socket in "unix:" of the "pass" directive in n.conf:3`},
+		{"pass twice", inProxy("pass 127.0.0.1:1; pass $a;"), `"pass" directive is duplicate in n.conf:3`},
+		{"pass two", inProxy("pass 127.0.0.1:1 127.0.0.1:2;"), `invalid number of arguments in "pass" directive in n.conf:3`},
+		{"pass in stream", "stream { pass 127.0.0.1:1; server { listen 1; return x; } }", `"pass" directive is not allowed here in n.conf:1`},
+		{"pass not UTF-8", inProxy("pass $a\xff;"), `"$a?": not in UTF-8 in n.conf:3`},
 		{"not UTF-8", inProxy("return \xff;"), `"?": not in UTF-8 in n.conf:3`},
 		{"variable names", inProxy("set a b; set $ b;"), `
 invalid variable name "a" in n.conf:3

@@ -132,7 +132,7 @@ func (r *ngxReader) proxyPass(b *ngxBlock, d nginx.Directive) error {
 		return fmt.Errorf(`%w in upstream "%s"`, err, d.Args[0])
 	}
 	b.set(func(s *ngxServer) {
-		r.passInstead(s, d)
+		r.handles(s, d)
 		s.passes, s.ProxyPassPosition, s.passErr = &u, place(d), err
 	})
 	if defined := r.upstreams[u.Host]; defined != nil {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
+	"strings"
 
 	"smtplb/conf/nginx"
 )
@@ -111,18 +113,13 @@ func (r *ngxReader) set(b *ngxBlock, d nginx.Directive) error {
 	return nil
 }
 
-// returnText and a proxy_pass to a text take the place of each other: the last
-// one is what a server does, as in nginx.
 func (r *ngxReader) returnText(b *ngxBlock, d nginx.Directive) error {
 	if err := ngxTexts(d.Args[0]); err != nil {
 		return err
 	}
 	b.set(func(s *ngxServer) {
-		if s.ProxyPassPosition != (Position{}) {
-			r.replaced(d, "proxy_pass", s.ProxyPassPosition)
-		}
+		r.handles(s, d)
 		s.Return = &Text{place(d), d.Args[0]}
-		s.passes, s.ProxyPassText, s.ProxyPassPosition = nil, "", Position{}
 	})
 	return nil
 }
@@ -133,20 +130,53 @@ func (r *ngxReader) passToText(b *ngxBlock, d nginx.Directive) error {
 		return err
 	}
 	b.set(func(s *ngxServer) {
-		r.passInstead(s, d)
+		r.handles(s, d)
 		s.ProxyPassText, s.ProxyPassPosition = text, place(d)
 	})
 	return nil
 }
 
-// passInstead takes back a return above proxy_pass.
-func (r *ngxReader) passInstead(s *ngxServer, d nginx.Directive) {
-	if s.Return != nil {
-		r.replaced(d, "return", s.Return.Position)
+// pass reads an address as ngx_stream_pass does: names are not looked up.
+func (r *ngxReader) pass(b *ngxBlock, d nginx.Directive) error {
+	pass := &Pass{Position: place(d)}
+	if text := d.Args[0]; strings.Contains(text, "$") {
+		if err := ngxTexts(text); err != nil {
+			return err
+		}
+		pass.Text = text
+	} else {
+		u, err := parseURL(text, false)
+		switch _, ip := netip.ParseAddr(u.Host); {
+		case err != nil && err != errHostNotFound:
+			return fmt.Errorf(`%w in "%s" of the "pass" directive`, err, text)
+		case u.Path == "" && (err != nil || ip != nil):
+			return errors.New(`"pass" directive has no addresses`)
+		case u.noPort:
+			return errors.New(`"pass" directive has no port`)
+		}
+		pass.Address = u.Address
 	}
-	s.Return = nil
+	b.set(func(s *ngxServer) {
+		r.handles(s, d)
+		s.Pass = pass
+	})
+	return nil
 }
 
-func (r *ngxReader) replaced(by nginx.Directive, name string, at Position) {
-	r.warn(place(by), `"%s" takes the place of the %s in %s`, by.Name, name, at)
+// handles takes back what a directive above d has said that srv does. The last
+// one is what a server does, as in nginx.
+func (r *ngxReader) handles(srv *ngxServer, d nginx.Directive) {
+	replaced := func(name string, at Position) {
+		r.warn(place(d), `"%s" takes the place of the %s in %s`, d.Name, name, at)
+	}
+	switch {
+	case srv.Return != nil:
+		replaced("return", srv.Return.Position)
+	case srv.Pass != nil:
+		replaced("pass", srv.Pass.Position)
+	case srv.ProxyPassPosition != (Position{}):
+		replaced("proxy_pass", srv.ProxyPassPosition)
+	}
+	srv.Return, srv.Pass = nil, nil
+	srv.passes, srv.ProxyPassText, srv.ProxyPassPosition = nil, "", Position{}
 }

@@ -193,6 +193,9 @@ func (p *printer) server(s *Server) {
 	if s.Return != nil {
 		p.key("return", quoted(s.Return.Text))
 	}
+	if s.Pass != nil {
+		p.key("pass", quoted(cmp.Or(s.Pass.Text, s.Pass.Address.Text)))
+	}
 	p.errorLogs(s.ErrorLogs)
 	var sets, logs, limits []string
 	for _, set := range s.Sets {

@@ -56,6 +56,9 @@ func placeless(c *Config) *Config {
 		for j := range s.ErrorLogs {
 			s.ErrorLogs[j].Position = Position{}
 		}
+		if s.Pass != nil {
+			s.Pass.Position = Position{}
+		}
 		for j := range s.Sets {
 			s.Sets[j].Position = Position{}
 		}
@@ -202,9 +205,11 @@ map $remote_addr $y { 10.0.0.1 a; }
 upstream a { server h:1; check type=smtp; }
 server { listen 127.0.0.1:1; proxy_pass $x; limit_conn a 1; access_log l f; }
 server { listen 127.0.0.1:2; return bye; }
+server { listen 127.0.0.1:3; pass 127.0.0.1:1; }
 }`)
 	text := string(Explain(c))
 	require.Equal(t, `# - At 127.0.0.1:1: a client above a limit gets 421.
+# - At 127.0.0.1:3: a PROXY header to a server names where the client has connected to, also after pass.
 # - Variable $x: regular expressions are those of Go, not of PCRE.
 # - No session waits for an access log: records that it does not take in time are lost, and counted.
 `, text[strings.Index(text, "# - At 127.0.0.1:1: a client above"):])

@@ -119,6 +119,13 @@ t.toml:16:24: limit_conn_log_level: want one of info, notice, warn, error, got "
 t.toml:9:1: proxy_protocol belongs to [[upstream]], or to listen; here it is for addresses that variables in proxy_pass become
 t.toml:20:10: method: type "hash" needs key; "client_address" sends each client to the same server again
 t.toml:20:33: key: want a text, got 1`},
+	{"pass", sound + "pass = '127.0.0.1:1'\n[[server]]\nlisten = 1\npass = 'localhost:25'\n[[server]]\nlisten = 2\npass = '127.0.0.1'\n" +
+		"[[server]]\nlisten = 3\npass = 4\n[[server]]\nlisten = 4\nreturn = 'x'\npass = '$a'\n",
+		`t.toml:8:8: pass: the server has proxy_pass already, at t.toml:7:14; keep one of them
+t.toml:11:8: pass: "localhost" is no IP address; want one of listen, such as "127.0.0.1:10025"
+t.toml:14:8: pass: port missing; want "host:port"
+t.toml:17:8: pass: want a string, got 4
+t.toml:21:8: pass: the server has return already, at t.toml:20:10; keep one of them`},
 
 	{"upstream without anything", "[[upstream]]\n" + sound,
 		`t.toml:1:1: [[upstream]] needs "name"
@@ -185,7 +192,7 @@ t.toml:8:49: address: "[::ffff:10.0.0.1]:25": write the IPv4 address itself, 10.
 
 	{"server without anything", sound + "[[server]]\n",
 		`t.toml:8:1: [[server]] needs "listen"
-t.toml:8:1: [[server]] needs "proxy_pass" or "return"`},
+t.toml:8:1: [[server]] needs "proxy_pass", "return" or "pass"`},
 	{"proxy_pass", sound + `[[server]]
 listen = 1
 proxy_pass = "sonud"

@@ -152,6 +152,21 @@ func (r *reader) returnText(s *Server, n *node) {
 	s.Return = &Text{n.at, text}
 }
 
+// pass reads a listening address to pass clients to. One with variables is known
+// in sessions only.
+func (r *reader) pass(s *Server, n *node) {
+	text, err := str(n)
+	s.Pass = &Pass{Position: n.at}
+	if strings.Contains(text, "$") {
+		s.Pass.Text = text
+	} else if err == nil {
+		s.Pass.Address, err = parsePassed(text)
+	}
+	if err != nil {
+		r.problem(n.at, "pass: %v", err)
+	}
+}
+
 // A server may take ten minutes to answer the end of a message (RFC 5321
 // section 4.5.3.2.6); who is cut off before sends the message again.
 const (

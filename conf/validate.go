@@ -91,12 +91,27 @@ func (v *validator) upstreams() {
 // handlers checks that every server does one thing.
 func (v *validator) handlers() {
 	for _, s := range v.cfg.Servers {
-		passes := s.ProxyPass != "" || s.ProxyPassPosition != (Position{})
+		type handler struct {
+			name string
+			at   Position
+		}
+		var has []handler
+		if s.ProxyPass != "" || s.ProxyPassPosition != (Position{}) {
+			has = append(has, handler{"proxy_pass", s.ProxyPassPosition})
+		}
+		if s.Return != nil {
+			has = append(has, handler{"return", s.Return.Position})
+		}
+		if s.Pass != nil {
+			has = append(has, handler{"pass", s.Pass.Position})
+		}
 		switch {
-		case passes && s.Return != nil:
-			v.problem(s.Return.Position, "return: the server has proxy_pass already, at %s; keep one of them", s.ProxyPassPosition)
-		case !passes && s.Return == nil:
-			v.problem(s.Position, `[[server]] needs "proxy_pass" or "return"`)
+		case len(has) > 1:
+			for _, h := range has[1:] {
+				v.problem(h.at, "%s: the server has %s already, at %s; keep one of them", h.name, has[0].name, has[0].at)
+			}
+		case len(has) == 0:
+			v.problem(s.Position, `[[server]] needs "proxy_pass", "return" or "pass"`)
 		case s.ProxyPassText == "" && s.ProxyProtocol != "off" && s.ProxyProtocol != "":
 			v.problem(s.Position, "proxy_protocol belongs to [[upstream]], or to listen; here it is for addresses that variables in proxy_pass become")
 		}

@@ -140,7 +140,7 @@ func TestNginxInheritedLogs(t *testing.T) {
 	}
 }
 
-// Of proxy_pass and return the last one is what a server does.
+// Of proxy_pass, return and pass the last one is what a server does.
 //
 // Fails if the first one stays.
 func TestNginxLastHandler(t *testing.T) {
@@ -151,6 +151,10 @@ server { listen 1; proxy_pass a; return x; }
 server { listen 2; return x; proxy_pass a; }
 server { listen 127.0.0.1:3; return x; proxy_pass $x; }
 server { listen 4; proxy_pass $x; return y; }
+server { listen 5; proxy_pass a; return y; pass 127.0.0.1:3; }
+server { listen 6; pass $x; proxy_pass a; }
+server { listen 7; pass $x:1; return y; }
+server { listen 8; proxy_pass a; pass $x:1; }
 }`)
 	var got []string
 	for _, s := range c.Servers {
@@ -158,11 +162,22 @@ server { listen 4; proxy_pass $x; return y; }
 		if s.Return != nil {
 			text = s.Return.Text
 		}
-		got = append(got, fmt.Sprint(s.ProxyPass, "|", s.ProxyPassText, "|", text, "|", s.SMTP.On))
+		pass := Pass{}
+		if s.Pass != nil {
+			pass = *s.Pass
+		}
+		got = append(got, fmt.Sprint(s.ProxyPass, "|", s.ProxyPassText, "|", text, "|", pass.Address.Text, pass.Text, "|", s.SMTP.On))
 	}
-	require.Equal(t, []string{"||x|false", "a|||true", "|$x||true", "||y|false"}, got)
+	require.Equal(t, []string{
+		"||x||false", "a||||true", "|$x|||true", "||y||false",
+		"|||127.0.0.1:3|false", "a||||true", "||y||false", "|||$x:1|false",
+	}, got)
 	require.Equal(t, `"return" takes the place of the proxy_pass in n.conf:3 in n.conf:3`, c.Warnings[0])
 	require.Equal(t, `"proxy_pass" takes the place of the return in n.conf:4 in n.conf:4`, c.Warnings[1])
+	require.Contains(t, c.Warnings, `"pass" takes the place of the return in n.conf:7 in n.conf:7`)
+	require.Contains(t, c.Warnings, `"proxy_pass" takes the place of the pass in n.conf:8 in n.conf:8`)
+	require.Contains(t, c.Warnings, `"return" takes the place of the pass in n.conf:9 in n.conf:9`)
+	require.Contains(t, c.Warnings, `"pass" takes the place of the proxy_pass in n.conf:10 in n.conf:10`)
 	requireSame(t, c)
 }
 

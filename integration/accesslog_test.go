@@ -28,7 +28,12 @@ var loggedVariables = strings.Fields(`
 	upstream_connect_time upstream_first_byte_time upstream_session_time
 	realip_remote_addr realip_remote_port
 	proxy_protocol_addr proxy_protocol_port proxy_protocol_server_addr proxy_protocol_server_port
-	limit_conn_status near family net part word odd binary_remote_addr`)
+	limit_conn_status near family net part word odd
+	ssl_alpn_protocol ssl_cipher ssl_ciphers ssl_client_cert ssl_client_escaped_cert ssl_client_fingerprint
+	ssl_client_i_dn ssl_client_raw_cert ssl_client_s_dn ssl_client_serial ssl_client_v_end ssl_client_v_remain
+	ssl_client_v_start ssl_client_verify ssl_curve ssl_curves ssl_protocol ssl_server_name ssl_session_id
+	ssl_session_reused ssl_preread_alpn_protocols ssl_preread_protocol ssl_preread_server_name
+	binary_remote_addr`)
 
 // accessLogConf is the stream block but for its servers: with the formats, and
 // where logs lie whose names have variables.
@@ -38,6 +43,7 @@ map $remote_addr $family { "~^(?<head>\d+)\.\d+\." "four-$head"; ~: six; default
 map $status $failed { ~^5 1; 403 0; default ""; }
 map $failed $pleased { "" yes; default ""; }
 map $server_port $chosen { default named; }
+map $near $ssl_curve { default "$near $ssl_protocol|$ssl_preread_protocol"; }
 geo $net { default none; 127.0.0.0/8 loop; 127.0.0.9 "nine"; ::1 loop6; 192.0.2.0/24 doc; }
 split_clients "$remote_addr$near" $part { 30%% a; 30%% b; * c; }
 limit_conn_zone $remote_addr zone=each:1m;
@@ -286,7 +292,8 @@ var accessLogDifferences = map[string]fieldDifference{
 //
 // Fails if a client that is denied has status 502; the PROXY header is not in
 // $upstream_bytes_sent; the time of the first byte does not count from the
-// beginning; or an empty value is taken for a condition that holds.
+// beginning; an empty value is taken for a condition that holds; or a variable of
+// TLS is set to nothing, which is no dash.
 func TestAccessLogAsNginx(t *testing.T) {
 	t.Parallel()
 	scenes, upstreams := accessLogScenes(t)

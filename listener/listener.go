@@ -50,6 +50,18 @@ func (a Addr) String() string {
 	return a.TCP.String()
 }
 
+// Wildcard is the address that takes connections to a besides its own socket: at
+// the same port, of every interface. That of a unix socket is itself.
+func (a Addr) Wildcard() Addr {
+	switch {
+	case a.Path != "":
+		return a
+	case a.TCP.Addr().Is4():
+		return Addr{TCP: netip.AddrPortFrom(netip.IPv4Unspecified(), a.TCP.Port())}
+	}
+	return Addr{TCP: netip.AddrPortFrom(netip.IPv6Unspecified(), a.TCP.Port())}
+}
+
 // Keepalive is TCP keepalive for the accepted connections. A zero Idle,
 // Interval or Count means the kernel's own (net.ipv4.tcp_keepalive_time,
 // _intvl, _probes).

@@ -20,8 +20,8 @@
 //
 //	buf = proxyproto.AppendV2(buf[:0], client, listen)
 //
-// Nothing here allocates, keeps a reference to the bytes it was given, or
-// looks at a byte behind the header.
+// Nothing here allocates, or looks at a byte behind the header; and nothing keeps a
+// reference to the bytes it was given but TLVs.
 //
 // # Strictness
 //
@@ -34,8 +34,9 @@
 // extension) that reaches beyond it. Every prefix of a header is More, so it
 // does not matter in which pieces it comes.
 //
-// Extensions are stepped over and never passed on: a header that goes out says
-// two addresses and nothing else.
+// Extensions are stepped over, and looked into by whoever asks Extensions for them.
+// They are never passed on: a header that goes out says two addresses and nothing
+// else.
 //
 // # What it does not do
 //

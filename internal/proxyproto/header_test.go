@@ -42,6 +42,9 @@ var (
 	want4 = addrPorts("192.0.2.1:56324", "198.51.100.2:25")
 	want6 = addrPorts("[2001:db8::1]:56324", "[2001:db8::2]:25")
 	local = Header{}
+
+	// tlsValue has a flag, what came of verification, and extensions of its own.
+	tlsValue = bytes.Join([][]byte{{1, 0, 0, 0, 19}, tlv(0x21, []byte("TLSv1.3")), tlv(0x22, []byte("Alice")), tlv(0x22, []byte("Bob"))}, nil)
 )
 
 // accepted are complete headers and what they say.
@@ -79,6 +82,8 @@ var accepted = []struct {
 	{"v2 unix stream", v2(v2Proxy, v2UnixStream, blockUnix), local},
 	{"v2 unix datagram", v2(v2Proxy, v2UnixDgram, blockUnix), local},
 	{"v2 with extensions", v2(v2Proxy, v2TCP4, block4, tlv(0x02, []byte("mx.example.com")), tlv(0xea, []byte{1}), tlv(0x04, nil)), want4},
+	{"v2 with one about TLS", v2(v2Proxy, v2TCP4, block4, tlv(0x05, []byte("id")), tlv(0x20, tlsValue), tlv(0x20, nil)), want4},
+	{"v2 with one about TLS that ends early", v2(v2Proxy, v2TCP6, block6, tlv(0x20, tlsValue[:len(tlsValue)-1])), want6},
 	{"v2 with an extension of 16 bit length", v2(v2Proxy, v2TCP6, block6, tlv(0x28, make([]byte, 2000))), want6},
 	{"v2 unix with an extension", v2(v2Proxy, v2UnixStream, blockUnix, tlv(0x02, []byte("mx"))), local},
 	{"v2 longest", v2(v2Proxy, v2TCP4, block4, tlv(0x04, make([]byte, v2MaxBlock-v2Len4-3))), want4},

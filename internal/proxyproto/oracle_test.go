@@ -38,13 +38,49 @@ func requireAgreement(t *testing.T, b []byte) {
 		}
 		return
 	}
-	if _, err = want.TLVs(); err != nil && want.Command == oracle.PROXY {
+	tlvs, err := want.TLVs()
+	if err != nil && want.Command == oracle.PROXY {
 		require.Equal(t, Malformed, state, "extensions: %v: %q", err, b)
 		return
 	}
 	require.Equal(t, Complete, state, "%q", b)
 	require.Equal(t, len(b)-r.Buffered(), n, "%q", b)
 	require.Equal(t, ofOracle(want), h, "%q", b)
+	if h.Command != Proxy {
+		require.Empty(t, Extensions(b[:n]), "%q", b)
+		return
+	}
+	requireValues(t, tlvs, Extensions(b[:n]).Value)
+	if tls, ok := Extensions(b[:n]).Value(typeTLS); ok && len(tls) >= tlsFixed {
+		tlvs, err := oracle.SplitTLVs(tls[tlsFixed:])
+		if err == nil { // else ours finds what stands before the fault, as nginx
+			requireValues(t, tlvs, Extensions(b[:n]).TLSValue)
+		}
+	}
+}
+
+// requireValues wants the first extension of each type to be found, and no other.
+func requireValues(t *testing.T, tlvs []oracle.TLV, find func(byte) ([]byte, bool)) {
+	t.Helper()
+	first := make(map[oracle.PP2Type]bool)
+	for _, tlv := range tlvs {
+		if first[tlv.Type] {
+			continue
+		}
+		first[tlv.Type] = true
+		value, ok := find(byte(tlv.Type))
+		require.True(t, ok, "%#x", tlv.Type)
+		if tlv.Type != oracle.PP2_TYPE_NOOP { // whose value the oracle leaves out
+			require.Equal(t, tlv.Value, value, "%#x", tlv.Type)
+		}
+	}
+	for kind := range 256 {
+		if !first[oracle.PP2Type(kind)] {
+			_, ok := find(byte(kind))
+			require.False(t, ok, "%#x", kind)
+			break
+		}
+	}
 }
 
 // ofOracle is the oracle's header as ours.

@@ -94,27 +94,11 @@ func parseBlock(family byte, block []byte) (h Header, ok bool) {
 		h.Src = addrPort(netip.AddrFrom16([16]byte(block)), block[32:])
 		h.Dst = addrPort(netip.AddrFrom16([16]byte(block[16:])), block[34:])
 	}
-	return h, whole(block[addressesLen(family):])
+	return h, TLVs(block[addressesLen(family):]).whole()
 }
 
 func addrPort(a netip.Addr, port []byte) netip.AddrPort {
 	return netip.AddrPortFrom(a.Unmap(), binary.BigEndian.Uint16(port))
-}
-
-// whole reports whether tlvs is a row of extensions, each a byte of type, two
-// of length and as many of value, of which none reaches beyond the end.
-func whole(tlvs []byte) bool {
-	for len(tlvs) > 0 {
-		if len(tlvs) < 3 {
-			return false
-		}
-		n := 3 + int(binary.BigEndian.Uint16(tlvs[1:]))
-		if n > len(tlvs) {
-			return false
-		}
-		tlvs = tlvs[n:]
-	}
-	return true
 }
 
 // AppendV2 appends a header of version 2 to b. If src or dst is not valid, as

@@ -32,8 +32,9 @@
 // ngx_stream_geo_module.c, ngx_stream_split_clients_module.c,
 // ngx_stream_set_module.c and ngx_stream_log_module.c.
 //
-// Beyond nginx there are $smtp_banner_time, $smtp_banner_code and $session_end.
-// A configuration that defines a variable of one of these names keeps its own.
+// Those about TLS are known, and never set. Beyond nginx there are
+// $smtp_banner_time, $smtp_banner_code and $session_end. A configuration that
+// defines a variable of one of these names keeps its own.
 //
 // # What differs
 //
@@ -48,9 +49,10 @@
 // Where a text has $1 before a variable whose evaluation matches anew, $1 is of
 // the new match; nginx then ends the session.
 //
-// A variable that can evaluate itself is refused here (nginx finds out in the
-// session). A built-in variable is looked up whenever it is used, while nginx
-// keeps the first value of some that go on changing, as $bytes_sent. Addresses
-// are written in their canonical form, also those of a PROXY header, which
-// nginx repeats as they were written; the obsolete form ::192.0.2.1 is not used.
+// A variable that can evaluate itself is refused here, and so is the extension of a
+// PROXY header by a name that none has; nginx finds out in the session. A built-in
+// variable is looked up whenever it is used, while nginx keeps the first value of
+// some that go on changing, as $bytes_sent. Addresses are written in their canonical
+// form, also those of a PROXY header, which nginx repeats as they were written; the
+// obsolete form ::192.0.2.1 is not used.
 package script

@@ -25,6 +25,9 @@ type Facts struct {
 	// ProxySource and ProxyDestination are the addresses in the PROXY header,
 	// trusted or not. They are zero if there was none or it had none.
 	ProxySource, ProxyDestination netip.AddrPort
+	// Extensions are those of the PROXY header; nil: it has none. They may be left
+	// out if the scope does not use them.
+	Extensions Extensions
 	// ServerName is the first server_name.
 	ServerName string
 	// Connection counts the connections of the process.

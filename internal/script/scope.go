@@ -21,6 +21,8 @@ type Scope struct {
 	process map[string]string
 	names   map[string]int // index of a user-defined variable, by its lower-case name
 	vars    []variable
+
+	extensions bool // see UsesExtensions
 }
 
 // A variable is one that the configuration defines.
@@ -89,7 +91,9 @@ func (s *Scope) definable(name string) (string, error) {
 	}
 	key := lower(bare)
 	_, fixed := s.process[key]
-	if b, ok := builtins[key]; fixed || ok && !b.ours {
+	b, known := builtins[key]
+	changeable, ofTLS := tlsVariables[key]
+	if fixed || known && !b.ours || ofTLS && !changeable {
 		return "", fmt.Errorf("the duplicate %q variable", bare)
 	}
 	return key, nil
@@ -119,8 +123,20 @@ func (s *Scope) variable(name string) (part, error) {
 	if text, ok := s.process[name]; ok {
 		return part{text: []byte(text)}, nil
 	}
+	if _, ok := tlsVariables[name]; ok {
+		return part{get: notSet, clean: true}, nil
+	}
+	if kind, ok := strings.CutPrefix(name, extensionPrefix); ok {
+		b, err := extension(kind)
+		s.extensions = true
+		return part{get: b.get, clean: b.clean}, err
+	}
 	return part{}, fmt.Errorf("unknown %q variable", name)
 }
+
+// UsesExtensions reports whether anything that was compiled asks for extensions of
+// the PROXY header.
+func (s *Scope) UsesExtensions() bool { return s.extensions }
 
 // An Error is what is wrong with the definition of a variable.
 type Error struct {

@@ -30,6 +30,8 @@ type plan struct {
 	users  map[string]stream.Route // what the users of a named group owe to it
 	logs   []releaser              // opened for it
 	hear   map[string]*zap.Logger  // who hears of a group; see ofGroups
+	// byAddr is filled in by Commit, for the routes that pass to a port.
+	byAddr map[listener.Addr]*stream.Port
 }
 
 type portPlan struct {
@@ -37,6 +39,7 @@ type portPlan struct {
 	options  listener.Options
 	route    stream.Route // Group is filled in by Commit
 	group    string
+	pass     *conf.Pass
 }
 
 func (p *plan) order() []string {
@@ -131,7 +134,8 @@ func (s *Server) awaitClosed(o listener.Options) {
 // names resolved and, if open is set, logs opened.
 func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*plan, error) {
 	names := s.resolve(ctx, c)
-	p := &plan{known: names.known, checks: map[string]checkPlan{}, agents: map[string]checkPlan{}, users: map[string]stream.Route{}}
+	p := &plan{known: names.known, checks: map[string]checkPlan{}, agents: map[string]checkPlan{}, users: map[string]stream.Route{},
+		byAddr: map[listener.Addr]*stream.Port{}}
 	var problems conf.Problems
 	report := func(at conf.Position, format string, args ...any) {
 		problems = append(problems, conf.ParseError{Position: at, Message: fmt.Sprintf(format, args...)})
@@ -199,6 +203,7 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 		if open {
 			base.Log = logs.ofSessions(&c.Servers[i])
 		}
+		base.Pass = p.passOf(server.Pass)
 		language.complete(&base, &c.Servers[i])
 		base.AccessLogs = s.accessLogs(language, &c.Servers[i], open)
 		for _, log := range base.AccessLogs {
@@ -215,7 +220,9 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 				continue
 			}
 			for _, a := range addrs {
-				p.ports = append(p.ports, portPlan{position: l.Position, options: optionsOf(a, l, server), route: route, group: server.ProxyPass})
+				p.ports = append(p.ports, portPlan{
+					position: l.Position, options: optionsOf(a, l, server), route: route, group: server.ProxyPass, pass: server.Pass,
+				})
 			}
 		}
 	}
@@ -233,6 +240,7 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 		release(p.logs)
 		return nil, problems
 	}
+	p.checkPasses(c)
 	return p, nil
 }
 

@@ -143,24 +143,32 @@ func (n *Next) Commit() {
 	s.removed = s.stillHeld(groups)
 
 	next := tenure{epoch: s.engine.NewEpoch(), logs: n.plan.logs}
+	// A route may pass to any port, so all are there, with a route, before a session
+	// can have one of these.
 	ports := make(map[listener.Addr]livePort, len(n.plan.ports))
-	for _, p := range n.plan.ports {
-		route := p.route
+	routes := make([]*stream.Route, len(n.plan.ports))
+	for i, p := range n.plan.ports {
+		addr, route := p.options.Addr, p.route
 		route.Group, route.Epoch = groups[p.group], next.epoch
 		if route.ProxyPass != nil {
 			route.Groups = n.plan.byName(groups, route)
 		}
-		live, ok := s.ports[p.options.Addr]
-		if !ok {
-			live.port = s.engine.Open(n.opened[p.options.Addr], &route)
-		} else {
-			if err := live.port.Socket().Apply(p.options); err != nil {
-				s.log.Error("listener keeps its old options", zap.Error(err))
-			}
-			live.port.SetRoute(&route)
+		port := s.ports[addr].port
+		if port == nil {
+			port = stream.NewPort(n.opened[addr], &route)
 		}
-		live.options = p.options
-		ports[p.options.Addr] = live
+		ports[addr], n.plan.byAddr[addr], routes[i] = livePort{port, p.options}, port, &route
+	}
+	for i, p := range n.plan.ports {
+		live, stays := s.ports[p.options.Addr]
+		if !stays {
+			s.engine.Open(ports[p.options.Addr].port)
+			continue
+		}
+		if err := live.port.Socket().Apply(p.options); err != nil {
+			s.log.Error("listener keeps its old options", zap.Error(err))
+		}
+		live.port.SetRoute(routes[i])
 	}
 	var closing []<-chan struct{}
 	for addr, live := range s.ports {

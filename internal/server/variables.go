@@ -45,7 +45,8 @@ func evaluates(c *conf.Config) bool {
 	for i := range c.Servers {
 		s := &c.Servers[i]
 		if s.ProxyPassText != "" || s.Return != nil || s.UploadRate.Text != nil || s.DownloadRate.Text != nil ||
-			s.Bind != nil && s.Bind.Text != "" || len(s.Sets)+len(s.AccessLogs)+len(s.Limits) > 0 {
+			s.Bind != nil && s.Bind.Text != "" || s.Pass != nil && s.Pass.Text != "" ||
+			len(s.Sets)+len(s.AccessLogs)+len(s.Limits) > 0 {
 			return true
 		}
 	}
@@ -200,6 +201,9 @@ func (l *language) complete(r *stream.Route, c *conf.Server) {
 		r.Return = l.returned(c.Return)
 	}
 	r.ProxyPass = l.value(c.ProxyPassPosition, c.ProxyPassText)
+	if r.Pass != nil {
+		r.Pass.Text = l.value(c.Pass.Position, c.Pass.Text)
+	}
 }
 
 func (l *language) rate(c conf.Rate) stream.Rate {

@@ -7,7 +7,7 @@ import (
 )
 
 // start admits a client that is known by now, in the order of nginx's phases,
-// and asks for a server for it.
+// and asks for a server for it, or hands it to another port.
 func (w *worker) start(s *session) {
 	s.state = stateAdmission
 	r := s.route
@@ -20,6 +20,9 @@ func (w *worker) start(s *session) {
 		return
 	case r.Return != nil:
 		w.answer(s)
+		return
+	case r.Pass != nil:
+		w.pass(s)
 		return
 	}
 	s.state = stateRouting
@@ -62,7 +65,7 @@ func (w *worker) preaccess(s *session) bool {
 // keeps reports whether what is evaluated at a session's start may leave values
 // that hold until its end.
 func (r *Route) keeps() bool {
-	if len(r.Sets) > 0 {
+	if len(r.Sets) > 0 || r.Pass != nil && r.Pass.Text.Remembers() {
 		return true
 	}
 	for _, v := range [...]*script.Value{r.KeyValue, r.ProxyPass, r.Return, r.Bind.Value, r.UploadRate.Value, r.DownloadRate.Value} {

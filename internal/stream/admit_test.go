@@ -18,9 +18,9 @@ import (
 // A group is chosen by name in any case, or is that of an address; any other name
 // ends the session.
 //
-// Fails if pass looks the name up as it is, or keeps what the session's own route
+// Fails if chooseGroup looks the name up as it is, or keeps what the session's own route
 // owes to a group.
-func TestPass(t *testing.T) {
+func TestProxyPass(t *testing.T) {
 	t.Parallel()
 	w := newWitness(t, good)
 	b := newDiary(t, func(s *script.Scope) error {

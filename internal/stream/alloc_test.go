@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"smtplb/internal/script"
 )
 
 // exchanges are what a client and its server say in turn, over and over.
@@ -46,6 +48,36 @@ func TestNothingIsAllocatedPerEvent(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A session goes from port to port without an allocation, whatever its record holds.
+//
+// Fails if find makes a key of its own, or forget drops what it gives back.
+func TestNothingIsAllocatedToPass(t *testing.T) {
+	d := newDiary(t, func(s *script.Scope) error { return s.Set("$word") })
+	g := newRig(t, nil, fronted, d.keeps("$word"))
+	in := g.another("127.0.0.1:0", func(r *Route) {
+		passing(g.port.socket.Addr(), g.port)(r)
+		r.HeaderTimeout = patience
+	})
+	g.dialPort(in, frontAddr)
+	require.True(t, g.comes(func(s *session) bool { return s.state == stateHeader }))
+	const times = 10_000
+	var before, after runtime.MemStats
+	pass := in.route.Load().Pass
+	g.ask(func(w *worker) {
+		w.sessions.Each(func(_ uint32, s *session) {
+			for i := range 2 * times {
+				if i == times {
+					runtime.ReadMemStats(&before)
+				}
+				w.keep(s)
+				w.move(s, pass.find(pass.Addr), pass.Addr)
+			}
+			runtime.ReadMemStats(&after)
+		})
+	})
+	require.Less(t, after.Mallocs-before.Mallocs, uint64(50), "the runtime's own are a few")
 }
 
 // BenchmarkRelay is the time of one exchange, peers included.

@@ -27,6 +27,8 @@ const (
 	causeLateHeader
 	causeDenied
 	causeNoGroup
+	causeNoPort
+	causeBadPass
 	causeReturned
 	causeShutdown
 	causeInternal
@@ -58,6 +60,8 @@ var causes = [...]struct {
 	causeLateHeader:    {"no PROXY header", 200, whoClient, "timeout"},
 	causeDenied:        {"denied", 403, whoUs, "denied"},
 	causeNoGroup:       {"unknown upstream", 500, whoUs, "no-upstream"},
+	causeNoPort:        {"port not found", 200, whoUs, "no-port"},
+	causeBadPass:       {"pass failed", 500, whoUs, "bad-pass"},
 	causeReturned:      {"returned", 200, whoUs, "closed"},
 	causeShutdown:      {"shutdown", 200, whoUs, "shutdown"},
 	causeInternal:      {"internal error", 500, whoUs, "error"},
@@ -100,6 +104,8 @@ func (s *session) phase() string {
 	switch s.state {
 	case stateHeader:
 		return "header"
+	case statePassing:
+		return "pass"
 	case stateQueue:
 		return "queue"
 	case stateStandby, stateConnecting:

@@ -9,7 +9,6 @@ import (
 
 	"smtplb/internal/reactor"
 	"smtplb/internal/script"
-	"smtplb/listener"
 )
 
 // Options are what an Engine is made of.
@@ -192,15 +191,11 @@ func (e *Engine) Sessions() int { return int(e.sessions.Load()) }
 // SetMaxSessions changes the session limit. Sessions above it stay.
 func (e *Engine) SetMaxSessions(n int) { e.limit.Store(int64(n)) }
 
-// Open starts accepting clients from a listening socket, for the route. The
-// engine owns the socket from here on.
-func (e *Engine) Open(s *listener.Socket, r *Route) *Port {
-	p := &Port{socket: s, name: s.Addr().String(), closed: make(chan struct{})}
-	p.SetRoute(r)
+// Open starts accepting clients from a port.
+func (e *Engine) Open(p *Port) {
 	for _, w := range e.workers {
 		w.loop.Post(func() { w.listen(p) })
 	}
-	return p
 }
 
 // refuseGrace is how long, in ms, handshakes under way have to finish before a

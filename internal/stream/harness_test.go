@@ -130,7 +130,8 @@ func newRig(t testing.TB, servers []string, options ...func(*plan)) *rig {
 	}
 	socket, err := listener.Open(listener.Options{Addr: listener.Addr(parseAddr(p.listen)), NoDelay: true})
 	require.NoError(t, err)
-	g.port = engine.Open(socket, &p.Route)
+	g.port = NewPort(socket, &p.Route)
+	engine.Open(g.port)
 	t.Cleanup(g.settle)
 	return g
 }

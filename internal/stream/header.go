@@ -50,6 +50,9 @@ func (w *worker) readHeader(s *session) {
 	}
 	if h.Command == proxyproto.Proxy {
 		s.front, s.from, s.local = s.from, h.Src, h.Dst
+		if s.record != nil && s.route.Scope.UsesExtensions() {
+			s.record.tlvs = append(s.record.tlvs[:0], proxyproto.Extensions(b[:n])...)
+		}
 	}
 	w.start(s)
 }

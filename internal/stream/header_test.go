@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"encoding/binary"
 	"io"
 	"net"
 	"net/netip"
@@ -231,4 +232,71 @@ func TestFrontMustIntroduceItsClient(t *testing.T) {
 		require.NoError(t, c.(*net.TCPConn).CloseWrite())
 		turnedAway(t, g, w, c)
 	})
+}
+
+// extended is a header of version 2 for the claimed client, with extensions.
+func extended(tlvs ...string) string {
+	b := proxyproto.AppendV2(nil, claimed, claimedTo)
+	all := strings.Join(tlvs, "")
+	binary.BigEndian.PutUint16(b[14:], uint16(len(b)-16+len(all)))
+	return string(b) + all
+}
+
+// tlv is an extension.
+func tlv(kind byte, value string) string {
+	return string(binary.BigEndian.AppendUint16([]byte{kind}, uint16(len(value)))) + value
+}
+
+// Extensions of the latest header are there until the session is logged, however
+// they came, and of no header before it; where nobody asks for them, none is kept.
+//
+// Fails if the record of one session has those of another, if those of a header
+// stay although the next has none, or if they are kept by a scope that does not use
+// them.
+func TestExtensionsOfTheHeader(t *testing.T) {
+	t.Parallel()
+	const format = "$remote_addr $proxy_protocol_tlv_authority $proxy_protocol_tlv_ssl_verify $proxy_protocol_tlv_ssl_cn"
+	certificate := tlv(0x20, "\x01\x00\x00\x00\x00"+tlv(0x22, "Al\"ice"))
+	long := strings.Repeat("x", 3<<10) + ".example"
+	line := func(says string) string { return claimed.Addr().String() + " " + says }
+
+	b, w := newDiary(t), newWitness(t, good)
+	g := newRig(t, []string{w.addr}, gated, fronted, b.keeps(format))
+	for i, x := range []struct{ says, want string }{
+		{extended(tlv(0x02, "mx.example"), certificate), line(`mx.example 0 Al\x22ice`)},
+		{"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x04" + tlv(0x02, "x"), frontAddr + " - - -"}, // LOCAL
+		{extended(), line("- - -")},
+		{extended(tlv(0x02, long)), line(long + " - -")},
+		{extended(tlv(0x02, "")), line(" - -")},
+		{headerOf(HeaderV1, claimed, claimedTo), line("- - -")},
+	} {
+		for _, cut := range []int{0, 17, len(x.says) - 1} {
+			c := g.dialFrom(frontAddr)
+			served(t, g, w, c, x.says[:min(cut, len(x.says))], x.says[min(cut, len(x.says)):])
+		}
+		for _, got := range b.lines(3 * (i + 1))[3*i:] {
+			require.Equal(t, x.want, got)
+		}
+	}
+
+	// From port to port.
+	in := g.another("127.0.0.1:0", passing(g.port.socket.Addr(), g.port))
+	trusting := *g.port.route.Load()
+	trusting.Fronts = []netip.Prefix{netip.PrefixFrom(claimed.Addr(), 32)}
+	g.port.SetRoute(&trusting)
+	for i, x := range []struct{ says, want string }{
+		{extended(tlv(0x02, "first")) + extended(tlv(0x02, "second")), line("second - -")},
+		{extended(tlv(0x02, "first")) + extended(), line("- - -")},
+		{extended(tlv(0x02, "first")) + "PROXY UNKNOWN\r\n", line("first - -")},
+	} {
+		served(t, g, w, g.dialPort(in, frontAddr), x.says)
+		require.Equal(t, x.want, b.lines(19 + i)[18+i])
+	}
+
+	unused := newDiary(t)
+	g = newRig(t, []string{w.addr}, gated, fronted, unused.keeps("$remote_addr"))
+	c := g.dialFrom(frontAddr)
+	speak(c, extended(tlv(0x02, "mx.example")))
+	greetingOf(t, c)
+	g.each(func(s *session) { require.Empty(t, s.record.tlvs) })
 }

@@ -36,6 +36,7 @@ const (
 	doingHeader     = "reading PROXY protocol"
 	doingInit       = "initializing session"
 	doingNothing    = "" // between that and the next
+	doingPassing    = "passing connection to port"
 	doingConnecting = "connecting to upstream"
 	doingQueue      = "waiting in the queue of upstream"
 	doingGreeting   = "reading greeting from upstream"
@@ -51,6 +52,8 @@ func (s *session) doing() string {
 		if s.group == nil {
 			return doingNothing
 		}
+	case statePassing:
+		return doingPassing
 	case stateQueue:
 		return doingQueue
 	case stateGreeting:
@@ -186,7 +189,7 @@ func (nginxJournal) tell(w *worker, s *session, level zapcore.Level, message str
 	}
 	l = l.text(", client: ").text(addrText(s.from.Addr())).text(", server: ").text(s.port.name)
 	switch doing {
-	case doingHeader, doingInit:
+	case doingHeader, doingInit, doingPassing:
 	case doingNothing:
 		l = l.bytes(w, s)
 	default:

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"smtplb/internal/proxyproto"
 	"smtplb/internal/script"
 	"smtplb/upstream"
 )
@@ -18,7 +19,13 @@ type record struct {
 	claims   []*counter
 	limited  script.LimitStatus
 	source   netip.AddrPort // by Bind.Value; invalid: the kernel chooses
+	passedTo netip.AddrPort // the address of pass that led here, of one interface; else invalid
+	// tlvs are the extensions of the latest PROXY header, if the scope uses any.
+	tlvs proxyproto.TLVs
 }
+
+// commonTLVs is how much memory for extensions a record may keep, in bytes.
+const commonTLVs = 512
 
 // attempt is what the access log says of one server. Times are in milliseconds
 // since it began, and script.Absent if that did not happen.
@@ -45,15 +52,25 @@ func (w *worker) borrowRecord(s *session) {
 }
 
 func (w *worker) returnRecord(s *session) {
+	w.forget(s)
 	r := s.record
 	s.record = nil
+	clear(r.attempts) // for the peers
+	r.attempts = r.attempts[:0]
+	if r.tlvs = r.tlvs[:0]; cap(r.tlvs) > commonTLVs {
+		r.tlvs = nil
+	}
+	w.records = append(w.records, r)
+}
+
+// forget empties a session's record of what belongs to its port.
+func (w *worker) forget(s *session) {
+	r := s.record
 	if r.vars != nil {
 		w.kept = append(w.kept, r.vars)
 		r.vars = nil
 	}
-	clear(r.attempts) // for the peers
-	r.attempts, r.limited = r.attempts[:0], script.LimitNone
-	w.records = append(w.records, r)
+	r.limited, r.passedTo = script.LimitNone, netip.AddrPort{}
 }
 
 // keep gives the session a memory of its own for the values of variables.
@@ -85,6 +102,9 @@ func (w *worker) facts(s *session, f *script.Facts) {
 		f.Front = withoutZone(s.front)
 		f.ProxySource, f.ProxyDestination = withoutZone(s.from), withoutZone(s.local)
 	}
+	if len(s.record.tlvs) > 0 {
+		f.Extensions = &s.record.tlvs
+	}
 	f.Server, f.ServerPath = w.ownEnd(s)
 	f.ServerName = s.route.ServerName
 	f.Connection = s.number
@@ -114,14 +134,17 @@ func (w *worker) facts(s *session, f *script.Facts) {
 	}
 }
 
-// ownEnd is the address of the client's connection on our side. Only where the
-// listener has every address, the kernel is asked for it.
+// ownEnd is the address of the client's connection on our side, or that by which
+// a Pass has led to the port. Only where the listener has every address, the
+// kernel is asked for it.
 func (w *worker) ownEnd(s *session) (tcp netip.AddrPort, path string) {
 	addr := s.port.socket.Addr()
 	fronted := s.front.IsValid() // local is what the header says
 	switch {
 	case addr.Path != "":
 		return netip.AddrPort{}, addr.Path
+	case s.record.passedTo.IsValid():
+		return withoutZone(s.record.passedTo), ""
 	case !addr.TCP.Addr().IsUnspecified():
 		return withoutZone(addr.TCP), ""
 	case !fronted && s.local.IsValid():

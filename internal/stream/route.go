@@ -80,14 +80,16 @@ type Route struct {
 
 	// KeyValue is what the group hashes a session by, in place of Key.
 	KeyValue *script.Value
-	// ProxyPass names where a session goes in place of Group: on by one of Groups, the
-	// routes of the groups by their names in lower case.
+	// ProxyPass names where a session goes in place of Group: on by one of Groups,
+	// the routes of the groups by their names in lower case.
 	ProxyPass *script.Value
 	Groups    map[string]*Route
 
 	kept bool // see keeps; set when a port gets the route
 	// Return is a text that clients get in place of a server.
 	Return *script.Value
+	// Pass is a port that has them in place of a server.
+	Pass *Pass
 
 	AccessLogs []AccessLog
 
@@ -141,12 +143,20 @@ func (s *session) clientVisible() bool {
 }
 
 // Port is a listening socket and the route of the clients it accepts. Its
-// owner makes it with Engine.Open and ends it with Engine.Close.
+// owner makes it with NewPort, and ends it with Engine.Close; Engine.Open has it
+// accept. A Pass may lead sessions of before to a port that is closed.
 type Port struct {
 	socket *listener.Socket
 	name   string // as it is logged
 	route  atomic.Pointer[Route]
 	closed chan struct{}
+}
+
+// NewPort makes the port of a listening socket, which it owns from here on.
+func NewPort(s *listener.Socket, r *Route) *Port {
+	p := &Port{socket: s, name: s.Addr().String(), closed: make(chan struct{})}
+	p.SetRoute(r)
+	return p
 }
 
 // Socket returns the listening socket, so that options can be applied to it.

@@ -18,6 +18,7 @@ const (
 	stateFree       state = iota
 	stateHeader           // the proxy in front has not said yet who the client is
 	stateAdmission        // it is known: limits and rules are asked, in one go
+	statePassing          // and so is another port, which is to have it; in the same go
 	stateRouting          // it is welcome: how and where it goes on is evaluated, in one go
 	stateStandby          // every server that is fit has enough connects under way
 	stateQueue            // every server that is fit has max_conns sessions
@@ -83,6 +84,7 @@ type session struct {
 	index      uint32
 	generation uint32
 	attempt    uint8 // of connecting, tells the server descriptors apart
+	passes     uint8 // from port to port
 	state      state
 	cause      cause
 	draining   bool // the process is stopping: nothing more is read from the client
@@ -110,7 +112,7 @@ type session struct {
 	from    netip.AddrPort // client's address; invalid for a unix socket
 	local   netip.AddrPort // what the client connected to; invalid: not asked for yet
 	front   netip.AddrPort // the proxy that introduced the client, if one did
-	started int64          // ms
+	started int64          // ms; on its present port
 	active  int64          // ms of the last progress, or of the state's begin
 	waited  int64          // ms in the queue, before the present state
 	lingers int32          // bytes discarded
@@ -133,14 +135,19 @@ func (s *session) serverToken() reactor.Token {
 func (w *worker) open(p *Port, fd int, from netip.AddrPort) {
 	s := w.begin(p, fd, from)
 	defer w.guard(s)
-	switch {
-	case !w.register(s):
-	case s.route.fronted(from.Addr()):
+	if w.register(s) {
+		w.welcome(s)
+	}
+}
+
+// welcome begins with a client: if it is a proxy, by asking for whom it speaks.
+func (w *worker) welcome(s *session) {
+	if s.route.fronted(s.from.Addr()) {
 		w.enter(s, stateHeader)
 		w.readHeader(s)
-	default:
-		w.start(s)
+		return
 	}
+	w.start(s)
 }
 
 // begin makes a session of an accepted connection.
