@@ -2,7 +2,6 @@ package stream
 
 import (
 	"net/netip"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap/zapcore"
@@ -126,22 +125,3 @@ func (r *Route) fronted(addr netip.Addr) bool {
 // clientVisible reports whether servers learn who the client is, so that what
 // they refuse may be about it.
 func (r *Route) clientVisible() bool { return r.Header != NoHeader || r.Bind.Client }
-
-// Port is a listening socket and the route of the clients it accepts. Its
-// owner makes it with Engine.Open and ends it with Engine.Close.
-type Port struct {
-	socket *listener.Socket
-	name   string // as it is logged
-	route  atomic.Pointer[Route]
-	closed chan struct{}
-}
-
-// Socket returns the listening socket, so that options can be applied to it.
-// It is the port's: nobody else closes it.
-func (p *Port) Socket() *listener.Socket { return p.socket }
-
-// SetRoute gives every client accepted from now on another route.
-func (p *Port) SetRoute(r *Route) {
-	r.kept = r.keeps()
-	p.route.Store(r)
-}
