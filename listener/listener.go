@@ -26,6 +26,7 @@ package listener
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -88,6 +89,8 @@ type Socket struct {
 	asked    Addr // as it was when port 0 was asked for
 	ipv6Only bool
 
+	reusePort bool // as the options say
+
 	fd     int       // -1 after Close
 	kernel Keepalive // what the kernel gives a socket on which nothing is set
 	file   fileID    // of a unix socket's path; zero: nothing of ours is there
@@ -100,6 +103,16 @@ func (s *Socket) FD() int { return s.fd }
 // Addr is the address the socket is bound to, with the port the kernel chose
 // if port 0 was asked for.
 func (s *Socket) Addr() Addr { return s.addr }
+
+// GiveTo makes a user the socket's owner, for Open: beside a socket the kernel
+// takes only one of the same user, who is not the one that the process has become
+// since. A unix socket's path stays whose it is.
+func (s *Socket) GiveTo(uid int) error {
+	if err := os.NewSyscallError("fchown", unix.Fchown(s.fd, uid, -1)); err != nil {
+		return fmt.Errorf("give listening socket %s to user %d: %w", s.addr, uid, err)
+	}
+	return nil
+}
 
 // Close closes the socket and, of a unix socket, removes the path if that is
 // still the file made by Open. Connections nobody has accepted are reset; see

@@ -29,7 +29,7 @@ func (s *Socket) Check(o Options) error {
 	if o.Addr != s.addr && o.Addr != s.asked {
 		return fmt.Errorf("listen %s: options of %s do not belong to this socket", s.addr, o.Addr)
 	}
-	if s.addr.TCP.Addr().Is6() && o.IPv6Only != s.ipv6Only {
+	if ip := s.addr.TCP.Addr(); ip.Is6() && ip.IsUnspecified() && o.IPv6Only != s.ipv6Only {
 		return fmt.Errorf("listen %s: ipv6only cannot change while the socket is open: restart to change it, or keep ipv6only=%s",
 			s.addr, onOff(s.ipv6Only))
 	}
@@ -98,7 +98,8 @@ func (s *Socket) setOptions(o Options) error {
 	if s.addr.Path != "" {
 		return nil
 	}
-	if err := s.setFlag("SO_REUSEPORT", unix.SOL_SOCKET, unix.SO_REUSEPORT, o.ReusePort); err != nil {
+	s.reusePort = o.ReusePort
+	if err := s.setReusePort(o.ReusePort); err != nil {
 		return err
 	}
 	if err := s.setInt("SO_OOBINLINE", unix.SOL_SOCKET, unix.SO_OOBINLINE, 1); err != nil {
@@ -159,6 +160,10 @@ func (s *Socket) keepKernelDefaults() error {
 		Count:    count,
 	}
 	return nil
+}
+
+func (s *Socket) setReusePort(on bool) error {
+	return s.setFlag("SO_REUSEPORT", unix.SOL_SOCKET, unix.SO_REUSEPORT, on)
 }
 
 func (s *Socket) setFlag(name string, level, option int, on bool) error {
