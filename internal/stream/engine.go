@@ -190,15 +190,28 @@ func (e *Engine) Sessions() int { return int(e.sessions.Load()) }
 // SetMaxSessions changes the session limit. Sessions above it stay.
 func (e *Engine) SetMaxSessions(n int) { e.limit.Store(int64(n)) }
 
-// Open starts accepting clients from a listening socket, for the route. The
-// engine owns the socket from here on.
-func (e *Engine) Open(s *listener.Socket, r *Route) *Port {
-	p := &Port{socket: s, name: s.Addr().String(), closed: make(chan struct{})}
-	p.SetRoute(r)
+// Open starts accepting clients from a listening socket, for the routes as in
+// Port.SetRoute. The engine owns the socket from here on.
+func (e *Engine) Open(s *listener.Socket, rest *Route, own ...AddrRoute) *Port {
+	p := newPort(s)
+	p.SetRoute(rest, own...)
+	e.open(p)
+	return p
+}
+
+func (e *Engine) open(p *Port) {
 	for _, w := range e.workers {
 		w.loop.Post(func() { w.listen(p) })
 	}
-	return p
+}
+
+// Yield closes a socket that has taken clients from a port without being asked
+// to: those are served as the port's.
+func (e *Engine) Yield(s *listener.Socket, to *Port) {
+	p := newPort(s)
+	p.routes.Store(to.routes.Load())
+	e.open(p)
+	e.Close(p)
 }
 
 // refuseGrace is how long, in ms, handshakes under way have to finish before a

@@ -78,7 +78,10 @@ type Route struct {
 	Pass   *script.Value
 	Groups map[string]*Route
 
-	kept bool // see keeps; set when a port gets the route
+	// Set when a port gets the route.
+	kept   bool   // see keeps
+	listen string // the address that its clients connect to, as it is logged
+
 	// Return is a text that clients get in place of a server.
 	Return *script.Value
 
