@@ -329,7 +329,9 @@ type AccessRule struct {
 	All    bool
 }
 
-// Listen is one listening address and its socket options.
+// Listen is one listening address and the options of its socket. Where a wildcard
+// of the configuration covers it, see Covers, that has the socket, and the options
+// are the same.
 type Listen struct {
 	Position  Position
 	Address   Address
@@ -339,6 +341,8 @@ type Listen struct {
 	Keepalive Keepalive
 
 	ProxyProtocol bool // clients from Server.RealIPFrom begin with a PROXY header
+
+	given []string // which of its keys the file has; until it is validated
 }
 
 // Bind is a source address for connections to servers. Port 0 lets the kernel

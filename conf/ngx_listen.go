@@ -52,6 +52,7 @@ func (r *ngxReader) listenParameter(l *Listen, d nginx.Directive, word string) e
 	if hasValue {
 		name += "="
 	}
+	l.given = append(l.given, strings.TrimSuffix(name, "="))
 	switch name {
 	case "bind", "default_server", "default":
 		return nil // every address is bound, and has one server

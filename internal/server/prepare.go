@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"time"
 
 	"smtplb/balancer"
 	"smtplb/conf"
@@ -29,13 +28,6 @@ type plan struct {
 	logs   []*accesslog.Log        // opened for it
 }
 
-type portPlan struct {
-	position conf.Position
-	options  listener.Options
-	route    stream.Route // Group is filled in by Commit
-	group    string
-}
-
 func (p *plan) order() []string {
 	names := make([]string, len(p.groups))
 	for i, g := range p.groups {
@@ -55,7 +47,7 @@ func (s *Server) Prepare(ctx context.Context, c *conf.Config) (*Next, error) {
 	problems := checkBinds(c)
 	for _, p := range plan.ports {
 		if err := s.preparePort(n, p); err != nil {
-			problems = append(problems, conf.ParseError{Position: p.position, Message: err.Error()})
+			problems = append(problems, conf.ParseError{Position: p.listen.Position, Message: err.Error()})
 		}
 	}
 	if len(problems) > 0 {
@@ -83,45 +75,6 @@ func checkBinds(c *conf.Config) (problems conf.Problems) {
 func Check(ctx context.Context, c *conf.Config) error {
 	_, err := (&Server{}).translate(ctx, c, false)
 	return err
-}
-
-// preparePort opens a port's socket if the running configuration has none, and
-// otherwise makes sure that the one there can take the new options.
-func (s *Server) preparePort(n *Next, p portPlan) error {
-	if live, ok := s.ports[p.options.Addr]; ok {
-		return live.port.Socket().Check(p.options)
-	}
-	for addr, live := range s.ports {
-		if live.options.Overlaps(p.options) {
-			return fmt.Errorf("listen %s overlaps %s, which is in use: stop listening on %s by one reload, then add %s by another, or restart",
-				p.options.Addr, addr, addr, p.options.Addr)
-		}
-	}
-	s.awaitClosed(p.options)
-	socket, err := listener.Open(p.options)
-	if err != nil {
-		return err
-	}
-	n.opened[p.options.Addr] = socket
-	return nil
-}
-
-// awaitClosed waits a moment for ports in the way that an earlier reload has
-// removed: they are open until their backlog is served.
-func (s *Server) awaitClosed(o listener.Options) {
-	for addr, c := range s.closing {
-		if addr == o.Addr || c.options.Overlaps(o) {
-			select {
-			case <-c.closed:
-			case <-time.After(closeWait):
-			}
-		}
-		select {
-		case <-c.closed:
-			delete(s.closing, addr)
-		default:
-		}
-	}
 }
 
 // translate says a configuration in the terms of the other packages, with host
@@ -204,17 +157,18 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 				continue
 			}
 			for _, a := range addrs {
-				p.ports = append(p.ports, portPlan{position: l.Position, options: optionsOf(a, l, server), route: route, group: server.ProxyPass})
+				p.ports = append(p.ports, portPlan{listen: l, options: optionsOf(a, l, server), route: route, group: server.ProxyPass})
 			}
 		}
 	}
-	for i, a := range p.ports {
-		for _, b := range p.ports[:i] {
-			if a.options.Addr == b.options.Addr || a.options.Overlaps(b.options) {
-				report(a.position, "listen %s overlaps %s of %s", a.options.Addr, b.options.Addr, b.position)
-			}
+	first := map[listener.Addr]conf.Position{}
+	for _, a := range p.ports {
+		if at, again := first[a.options.Addr]; again {
+			report(a.listen.Position, "listen %s: taken already at %s", a.options.Addr, at)
 		}
+		first[a.options.Addr] = a.listen.Position
 	}
+	p.share()
 	if len(problems) > 0 {
 		release(p.logs)
 		return nil, problems
@@ -319,17 +273,6 @@ var pregreets = map[string]stream.Pregreet{
 	"pass":   stream.PregreetPass,
 	"hold":   stream.PregreetHold,
 	"reject": stream.PregreetReject,
-}
-
-func optionsOf(a listener.Addr, l conf.Listen, c conf.Server) listener.Options {
-	return listener.Options{
-		Addr:      a,
-		Backlog:   l.Backlog,
-		ReusePort: l.ReusePort,
-		IPv6Only:  l.IPv6Only,
-		NoDelay:   c.NoDelay,
-		Keepalive: listener.Keepalive(l.Keepalive),
-	}
 }
 
 // literal reports whether an address needs no resolving, and what it is.

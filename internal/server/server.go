@@ -43,8 +43,9 @@ type Server struct {
 	ports   map[listener.Addr]livePort
 	known   map[string][]netip.Addr // what host names stood for
 
-	// Ports of earlier configurations that may still be draining.
-	closing map[listener.Addr]closingPort
+	// Ports of earlier configurations that may still be draining; each channel
+	// is closed when the socket is.
+	closing map[listener.Addr]<-chan struct{}
 
 	unreport func() // ends report
 
@@ -52,12 +53,6 @@ type Server struct {
 	openLogs []*accesslog.Log // of the configuration that runs
 	lateLogs []*accesslog.Log // of earlier ones; see retire
 	zones    map[string]zone  // of limits, by their names
-}
-
-// closingPort is a port that was removed; closed is closed when its socket is.
-type closingPort struct {
-	options listener.Options
-	closed  <-chan struct{}
 }
 
 // New starts the event loops. There is nothing to balance until a Commit.
@@ -76,7 +71,7 @@ func New(o Options) (*Server, error) {
 		log:     o.Logger,
 		engine:  engine,
 		checker: healthcheck.New(o.Logger.Named("healthcheck")),
-		closing: map[listener.Addr]closingPort{},
+		closing: map[listener.Addr]<-chan struct{}{},
 		logs:    accesslog.NewSet(o.Logger.Named("accesslog")),
 	}
 	ended := make(chan struct{})
@@ -102,12 +97,6 @@ func (s *Server) report(ended <-chan struct{}) {
 // SetMaxSessions changes how many sessions there may be at once.
 func (s *Server) SetMaxSessions(n int) { s.engine.SetMaxSessions(n) }
 
-// livePort is a port that accepts, and what its socket was given.
-type livePort struct {
-	port    *stream.Port
-	options listener.Options
-}
-
 // Next is a configuration that is ready to run.
 type Next struct {
 	server *Server
@@ -132,27 +121,32 @@ func (n *Next) Commit() {
 	s.removed = s.stillHeld(groups)
 
 	ports := make(map[listener.Addr]livePort, len(n.plan.ports))
-	for _, p := range n.plan.ports {
-		route := p.route
-		route.Group = groups[p.group]
-		if route.Pass != nil {
-			route.Groups = n.plan.byName(groups, route)
+	for i := range n.plan.ports {
+		p := &n.plan.ports[i]
+		socket, opened := n.opened[p.options.Addr]
+		live, running := s.ports[p.options.Addr]
+		if !opened && !running {
+			continue // shared
 		}
-		live, ok := s.ports[p.options.Addr]
-		if !ok {
-			live.port = s.engine.Open(n.opened[p.options.Addr], &route)
+		rest := n.plan.route(p, groups)
+		own := make([]stream.AddrRoute, len(p.covered))
+		for i, q := range p.covered {
+			own[i] = stream.AddrRoute{Addr: q.options.Addr.TCP.Addr(), Route: n.plan.route(q, groups)}
+		}
+		if opened {
+			live.port = s.engine.Open(socket, rest, own...)
 		} else {
 			if err := live.port.Socket().Apply(p.options); err != nil {
 				s.log.Error("listener keeps its old options", zap.Error(err))
 			}
-			live.port.SetRoute(&route)
+			live.port.SetRoute(rest, own...)
 		}
-		live.options = p.options
+		live.plan = p
 		ports[p.options.Addr] = live
 	}
 	for addr, live := range s.ports {
 		if _, stays := ports[addr]; !stays {
-			s.closing[addr] = closingPort{live.options, s.engine.Close(live.port)}
+			s.closing[addr] = s.engine.Close(live.port)
 			s.log.Info("listener removed, serving what it has accepted", zap.Stringer("listen", addr))
 		}
 	}
@@ -185,8 +179,17 @@ func (s *Server) stillHeld(stay map[string]*upstream.Group) map[string]*upstream
 // Discard closes what Prepare opened.
 func (n *Next) Discard() {
 	release(n.plan.logs)
-	for _, socket := range n.opened {
-		_ = socket.Close()
+	for i := range n.plan.ports {
+		p := &n.plan.ports[i]
+		socket := n.opened[p.options.Addr]
+		if socket == nil {
+			continue
+		}
+		if live := n.server.covering(p); live != nil {
+			n.server.engine.Yield(socket, live)
+		} else {
+			_ = socket.Close()
+		}
 	}
 }
 
