@@ -260,6 +260,8 @@ type Server struct {
 	Bind                *Bind          // proxy_bind; nil: the kernel chooses
 	HalfClose           bool           // proxy_half_close
 	SocketKeepalive     Keepalive      // proxy_socket_keepalive
+	SocketRcvBuf        int            // proxy_socket_rcvbuf: SO_RCVBUF towards servers, bytes; 0: the kernel's own
+	SocketSndBuf        int            // proxy_socket_sndbuf: SO_SNDBUF
 	BufferSize          int            // proxy_buffer_size, bytes
 	NoDelay             bool           // tcp_nodelay, both sides
 	UploadRate          int            // proxy_upload_rate: bytes per second from the client; 0: no limit
@@ -336,6 +338,9 @@ type Listen struct {
 	Position  Position
 	Address   Address
 	Backlog   int
+	RcvBuf    int // SO_RCVBUF of clients' connections, bytes; 0: the kernel's own
+	SndBuf    int // SO_SNDBUF
+	FastOpen  int // TCP_FASTOPEN: connections that bring data before their handshake has ended; 0: none may
 	ReusePort bool
 	IPv6Only  bool // meaningful for IPv6 addresses only
 	Keepalive Keepalive

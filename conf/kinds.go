@@ -119,6 +119,9 @@ func size(least, most int) func(*node) (int, error) {
 // rate is a size for each second, where 0 is no limit.
 func rate(n *node) (int, error) { return size(0, maxRate)(n) }
 
+// socketBuffer is a size of a socket's buffer. The kernel has bounds of its own.
+func socketBuffer(n *node) (int, error) { return size(0, maxSocketBuffer)(n) }
+
 // sizeText writes a size as nginx would, if it is a round one.
 func sizeText(n int) string {
 	switch {

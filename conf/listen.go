@@ -12,6 +12,9 @@ import "net/netip"
 // in both syntaxes, and how two addresses compare by them.
 var socketOptions = map[string]func(a, b *Listen) bool{
 	"backlog":      func(a, b *Listen) bool { return a.Backlog == b.Backlog },
+	"rcvbuf":       func(a, b *Listen) bool { return a.RcvBuf == b.RcvBuf },
+	"sndbuf":       func(a, b *Listen) bool { return a.SndBuf == b.SndBuf },
+	"fastopen":     func(a, b *Listen) bool { return a.FastOpen == b.FastOpen },
 	"reuseport":    func(a, b *Listen) bool { return a.ReusePort == b.ReusePort },
 	"ipv6only":     func(a, b *Listen) bool { return a.IPv6Only == b.IPv6Only },
 	"so_keepalive": func(a, b *Listen) bool { return a.Keepalive == b.Keepalive },

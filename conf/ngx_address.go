@@ -74,6 +74,7 @@ func parseURL(text string, listen bool) (u ngxURL, err error) {
 		// So nginx has IPv4 addresses beside [::] with ipv6only=off.
 		if listen && ip.Is4In6() {
 			host = ip.Unmap().String()
+			u.Text = net.JoinHostPort(host, port)
 		}
 	}
 	if u.Host, err = parseHost(host); err != nil {

@@ -37,7 +37,7 @@ func openBeside(o Options, beside []*Socket) (*Socket, error) {
 		if err := b.setReusePort(true); err != nil {
 			return nil, err
 		}
-		defer func() { _ = b.setReusePort(b.reusePort) }() // it was possible just now
+		defer func() { _ = b.setReusePort(b.set.ReusePort) }() // it was possible just now
 	}
 	wanted := o.ReusePort
 	o.ReusePort = true
@@ -45,7 +45,7 @@ func openBeside(o Options, beside []*Socket) (*Socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.reusePort = wanted
+	s.set.ReusePort = wanted
 	if err := s.setReusePort(wanted); err != nil {
 		_ = s.Close() // the first error tells more
 		return nil, err
@@ -62,11 +62,12 @@ func open(o Options) (*Socket, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	s := &Socket{fd: fd, addr: o.Addr, asked: o.Addr, ipv6Only: o.IPv6Only}
+	s := &Socket{fd: fd, addr: o.Addr, asked: o.Addr}
 	if err := s.start(o, sa); err != nil {
 		_ = s.Close() // the first error tells more
 		return nil, err
 	}
+	s.set = o
 	return s, nil
 }
 

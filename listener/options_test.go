@@ -86,6 +86,66 @@ func TestInheritance(t *testing.T) {
 	}
 }
 
+// TestBuffers: connections have the sizes that were set, from the first on and as
+// Apply changes them, and the kernel's own sizing again where that takes one out.
+// The kernel doubles what it is given.
+//
+// Fails if setBuffers takes one for the other, if Apply leaves a size there or
+// fixed, or if it loosens the other buffer, too.
+func TestBuffers(t *testing.T) {
+	t.Parallel()
+	type buffers struct{ rcv, snd, fixed int }
+	for name, o := range families(t) {
+		if name == "unix" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			accepted := func(s *Socket) (b buffers) {
+				dial(t, s)
+				fd := accept(t, s)
+				b.fixed = getInt(t, fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK)
+				b.rcv = getInt(t, fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+				b.snd = getInt(t, fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+				return b
+			}
+			kernel := accepted(mustOpen(t, o))
+			require.Zero(t, kernel.fixed)
+
+			o.RcvBuf, o.SndBuf = 20<<10, 30<<10
+			const both = unix.SOCK_RCVBUF_LOCK | unix.SOCK_SNDBUF_LOCK
+			s := mustOpen(t, o)
+			require.Equal(t, buffers{40 << 10, 60 << 10, both}, accepted(s))
+			for _, x := range []struct {
+				rcv, snd int
+				want     buffers
+			}{
+				{25 << 10, 30 << 10, buffers{50 << 10, 60 << 10, both}},
+				{0, 30 << 10, buffers{kernel.rcv, 60 << 10, unix.SOCK_SNDBUF_LOCK}},
+				{20 << 10, 0, buffers{40 << 10, kernel.snd, unix.SOCK_RCVBUF_LOCK}},
+				{0, 0, kernel},
+			} {
+				o.RcvBuf, o.SndBuf = x.rcv, x.snd
+				require.NoError(t, s.Apply(o))
+				require.Equal(t, x.want, accepted(s))
+			}
+		})
+	}
+}
+
+// TestFastOpen fails if TCP_FASTOPEN is not set, or stays when it is taken out.
+func TestFastOpen(t *testing.T) {
+	t.Parallel()
+	o := tcp("127.0.0.1:0")
+	o.FastOpen = 5
+	s := mustOpen(t, o)
+	for _, n := range []int{5, 7, 0, 3} {
+		o.FastOpen = n
+		require.NoError(t, s.Apply(o))
+		require.Equal(t, n, getInt(t, s.FD(), unix.IPPROTO_TCP, unix.TCP_FASTOPEN))
+	}
+}
+
 // TestApplyBacklog changes the queue's length on a live socket with a
 // connection in it. Fails if Apply does not call listen.
 func TestApplyBacklog(t *testing.T) {

@@ -51,6 +51,9 @@ func optionsOf(a listener.Addr, l conf.Listen, c conf.Server) listener.Options {
 	return listener.Options{
 		Addr:      a,
 		Backlog:   l.Backlog,
+		RcvBuf:    l.RcvBuf,
+		SndBuf:    l.SndBuf,
+		FastOpen:  l.FastOpen,
 		ReusePort: l.ReusePort,
 		IPv6Only:  l.IPv6Only,
 		NoDelay:   c.NoDelay,

@@ -196,6 +196,7 @@ func routeOf(c conf.Server, l conf.Listen, r stream.Route) stream.Route {
 	r.HalfClose = c.HalfClose
 	r.Keepalive = listener.Keepalive(c.SocketKeepalive)
 	r.NoDelay = c.NoDelay
+	r.RcvBuf, r.SndBuf = c.SocketRcvBuf, c.SocketSndBuf
 	r.BufferSize = c.BufferSize
 	r.HeaderTimeout = c.ProxyHeaderTimeout
 	r.UploadRate = int64(c.UploadRate)

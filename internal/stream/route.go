@@ -36,6 +36,8 @@ type Route struct {
 	HalfClose  bool // pass one side's end of stream on and keep the other direction
 	Keepalive  listener.Keepalive
 	NoDelay    bool
+	RcvBuf     int // SO_RCVBUF of sockets to servers; 0: the kernel's own
+	SndBuf     int // SO_SNDBUF of them
 	BufferSize int // bytes read at once in dialogue; a read that fills it turns to splice
 
 	// UploadRate and DownloadRate are how many bytes a second a session moves
