@@ -27,7 +27,7 @@ func (r *ngxReader) listen(b *ngxBlock, d nginx.Directive) error {
 	}
 	l := Listen{Position: place(d), Backlog: nginxBacklog, IPv6Only: true}
 	for _, word := range d.Args[1:] {
-		if err := r.listenParameter(&l, d, word); err != nil {
+		if err := listenParameter(&l, word); err != nil {
 			return err
 		}
 	}
@@ -47,7 +47,7 @@ func (r *ngxReader) listen(b *ngxBlock, d nginx.Directive) error {
 	return nil
 }
 
-func (r *ngxReader) listenParameter(l *Listen, d nginx.Directive, word string) error {
+func listenParameter(l *Listen, word string) error {
 	name, value, hasValue := strings.Cut(word, "=")
 	if hasValue {
 		name += "="

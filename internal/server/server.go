@@ -186,7 +186,7 @@ func (n *Next) Discard() {
 			continue
 		}
 		if live := n.server.covering(p); live != nil {
-			n.server.engine.Yield(socket, live)
+			n.server.closing[p.options.Addr] = n.server.engine.Yield(socket, live)
 		} else {
 			_ = socket.Close()
 		}

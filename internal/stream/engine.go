@@ -206,12 +206,12 @@ func (e *Engine) open(p *Port) {
 }
 
 // Yield closes a socket that has taken clients from a port without being asked
-// to: those are served as the port's.
-func (e *Engine) Yield(s *listener.Socket, to *Port) {
+// to: those are served as the port's. The channel is closed after that.
+func (e *Engine) Yield(s *listener.Socket, to *Port) <-chan struct{} {
 	p := newPort(s)
 	p.routes.Store(to.routes.Load())
 	e.open(p)
-	e.Close(p)
+	return e.Close(p)
 }
 
 // refuseGrace is how long, in ms, handshakes under way have to finish before a

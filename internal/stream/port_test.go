@@ -124,17 +124,13 @@ func TestYield(t *testing.T) {
 		require.NoError(t, c.SetDeadline(time.Now().Add(2*patience)))
 		clients = append(clients, c)
 	}
-	g.Yield(socket, g.port)
+	closed := g.Yield(socket, g.port)
 	_, name := g.greetedAt("127.0.0.2")
 	require.Equal(t, "two_", name)
 	for _, c := range clients {
 		require.Equal(t, "two_", read(t, c, 4))
 	}
-	require.True(t, soon(func() bool {
-		left := 0
-		g.ask(func(w *worker) { left += w.ports.Len() })
-		return left == len(g.workers)
-	}))
+	await(t, patience, closed, "the socket did not close")
 }
 
 // TestSessionLimitOfSharedPort: above the session limit a port takes clients to
