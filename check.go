@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
+	"smtplb/conf"
 	"smtplb/internal/errorlog"
 	"smtplb/internal/process"
 	"smtplb/internal/server"
@@ -58,9 +60,11 @@ func (c command) say(stderr io.Writer, format string, args ...any) {
 
 // check finds what would make a start fail, short of opening ports.
 func (s settings) check() error {
-	err := errorlog.Check(s.ErrorLog.Path)
+	err := server.CheckErrorLogs(s.Config)
 	if s.Pid != "" {
-		err = errors.Join(err, process.CheckPidFile(s.Pid))
+		if pidErr := process.CheckPidFile(s.Pid); pidErr != nil {
+			err = errors.Join(err, conf.ParseError{Position: s.PidPosition, Message: pidErr.Error()})
+		}
 	}
 	return err
 }
@@ -78,11 +82,13 @@ func (s settings) lost(rotation bool) []string {
 			files.Read = append(files.Read, path)
 		}
 	}
-	if errorlog.IsFile(s.ErrorLog.Path) {
-		files.Append = append(files.Append, s.ErrorLog.Path)
-		if rotation {
-			files.Create = files.Append
+	for log := range s.errorLogs() {
+		if errorlog.IsFile(log.Path) && !slices.Contains(files.Append, log.Path) {
+			files.Append = append(files.Append, log.Path)
 		}
+	}
+	if rotation {
+		files.Create = files.Append
 	}
 	refused, err := s.identity.Refused(files)
 	if err != nil {

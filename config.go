@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 
@@ -63,20 +64,51 @@ func (c command) load(file string) (settings, error) {
 	if s.Pid == "" {
 		s.Pid = c.pid
 	}
-	if s.ErrorLog.Path == errorlog.Stderr && c.errorLog != "" {
-		s.ErrorLog.Path = c.errorLog
-	}
 	if s.Pid != "" {
 		if s.Pid, err = filepath.Abs(c.path(s.Pid)); err != nil {
 			return settings{}, err
 		}
 	}
-	if errorlog.IsFile(s.ErrorLog.Path) {
-		if s.ErrorLog.Path, err = filepath.Abs(c.path(s.ErrorLog.Path)); err != nil {
-			return settings{}, err
+	for log := range s.errorLogs() {
+		if log.Path == errorlog.Stderr && c.errorLog != "" {
+			log.Path, log.Position = c.errorLog, conf.Position{}
+		}
+		if errorlog.IsFile(log.Path) {
+			if log.Path, err = filepath.Abs(c.path(log.Path)); err != nil {
+				return settings{}, err
+			}
 		}
 	}
 	return s, nil
+}
+
+// errorLogs are the targets of all error logs, of the process and of servers.
+// Servers that share the one of the block around them share its targets.
+func (s settings) errorLogs() iter.Seq[*conf.ErrorLog] {
+	return func(yield func(*conf.ErrorLog) bool) {
+		for i := range s.ErrorLogs {
+			if !yield(&s.ErrorLogs[i]) {
+				return
+			}
+		}
+		for _, server := range s.Servers {
+			for i := range server.ErrorLogs {
+				if !yield(&server.ErrorLogs[i]) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// logsToStderr tells whether any log needs standard error.
+func (s settings) logsToStderr() bool {
+	for log := range s.errorLogs() {
+		if errorlog.IsStderr(log.Path) {
+			return true
+		}
+	}
+	return false
 }
 
 // explainConfig is --explain.
@@ -118,7 +150,7 @@ func (c command) emerg(stderr io.Writer, err error) int {
 func (c command) complain(stderr io.Writer, level string, err error) int {
 	fmt.Fprintf(stderr, "%s: [%s] %v\n", c.name, level, err)
 	if c.errorLog != "" {
-		if log, openErr := errorlog.Open(c.path(c.errorLog), errorlog.Debug); openErr == nil {
+		if log, openErr := errorlog.Open(errorlog.Target{Path: c.path(c.errorLog), Level: errorlog.Debug}); openErr == nil {
 			parsed, _ := errorlog.ParseLevel(level)
 			log.Logger().Log(parsed, err.Error())
 			_ = log.Close(flushWait)

@@ -23,7 +23,7 @@ type instance struct {
 	command command
 	file    string // of the configuration
 	config  settings
-	log     *errorlog.Log
+	log     *errorlog.Set
 	logger  *zap.Logger
 	server  *server.Server
 	pid     *process.PidFile // nil: none
@@ -35,8 +35,7 @@ func (c command) serve(parent *process.Parent, stderr io.Writer) int {
 	// Before anything can be written: a reader of our output that goes away
 	// must not end the process.
 	signal.Ignore(syscall.SIGPIPE)
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGINT)
+	o := catch()
 
 	i := &instance{command: c, file: c.configFile()}
 	s, err := c.load(i.file)
@@ -63,14 +62,14 @@ func (c command) serve(parent *process.Parent, stderr io.Writer) int {
 			i.logger.Warn("not detached from whoever has started this process", zap.Error(err))
 		}
 	}
-	i.handle(signals)
+	i.handle(o)
 	return exitOK
 }
 
 // detach ends what ties a process in the background to the one that started it.
 func (i *instance) detach(parent *process.Parent) error {
 	i.log.TakeCrashes()
-	return parent.Ready(errorlog.IsStderr(i.config.ErrorLog.Path))
+	return parent.Ready(i.config.logsToStderr())
 }
 
 func (i *instance) close() {
@@ -82,72 +81,81 @@ func (i *instance) close() {
 	i.log.Close(flushWait)
 }
 
-// handle obeys signals until one has ended the process.
-func (i *instance) handle(signals <-chan os.Signal) {
-	reloads := make(chan struct{}, 1) // holds one: further HUPs coalesce
+// orders are the signals that the process obeys, each kind in a channel of its
+// own, so that none is lost for want of room behind others. One that comes while
+// another of its kind waits is one with it.
+type orders struct{ reload, reopen, upgrade, quit, stop <-chan os.Signal }
+
+// catch has all orders come to us from now on.
+func catch() orders {
+	on := func(kinds ...os.Signal) <-chan os.Signal {
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, kinds...)
+		return c
+	}
+	return orders{
+		reload:  on(syscall.SIGHUP),
+		reopen:  on(syscall.SIGUSR1),
+		upgrade: on(syscall.SIGUSR2),
+		quit:    on(syscall.SIGQUIT),
+		stop:    on(syscall.SIGTERM, syscall.SIGINT),
+	}
+}
+
+// handle obeys signals until one has ended the process. While that stops
+// gracefully or fast, a further TERM or INT hurries it.
+func (i *instance) handle(o orders) {
 	reloaded := make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
 		defer close(reloaded)
-		for range reloads {
-			i.reload(ctx)
+		for {
+			select {
+			case <-o.reload:
+				i.reload(ctx)
+			case <-ctx.Done():
+				return
+			}
 		}
 	}()
-	for sig := range signals {
-		switch sig {
-		case syscall.SIGHUP:
-			select {
-			case reloads <- struct{}{}:
-			default:
-			}
-		case syscall.SIGUSR1:
-			if err := i.log.Reopen(); err != nil {
-				i.logger.Error("log not reopened, writing to the old file", zap.Error(err))
-			} else {
-				i.logger.Info("log reopened")
-			}
-			if err := i.server.ReopenLogs(); err != nil {
-				i.logger.Error("access log not reopened, writing to the old file", zap.Error(err))
-			}
-		case syscall.SIGUSR2:
+	var last os.Signal
+	for last == nil {
+		select {
+		case <-o.reopen:
+			i.reopen()
+		case <-o.upgrade:
 			i.logger.Error("SIGUSR2: this version cannot hand over to another program; restart it instead")
-		case syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGINT:
-			cancel() // name lookups of a reload under way
-			close(reloads)
-			<-reloaded
-			i.stop(sig, signals)
-			return
+		case last = <-o.quit:
+		case last = <-o.stop:
 		}
+	}
+	cancel() // and with it the name lookups of a reload under way
+	<-reloaded
+	i.logger.Info("signal received, stopping", zap.Stringer("signal", last))
+	if last == syscall.SIGQUIT {
+		i.server.Quit(i.config.WorkerShutdownTimeout, i.config.StopTimeout, o.stop)
+	} else {
+		i.server.Stop(i.config.StopTimeout, o.stop)
 	}
 }
 
-// stop stops gracefully or fast. A further TERM or INT while it does hurries.
-func (i *instance) stop(sig os.Signal, signals <-chan os.Signal) {
-	hurry := make(chan struct{})
-	stopped := make(chan struct{})
-	defer close(stopped)
-	go func() {
-		for {
-			select {
-			case <-stopped:
-				return
-			case next := <-signals:
-				if next != syscall.SIGTERM && next != syscall.SIGINT {
-					continue
-				}
-			}
-			select {
-			case hurry <- struct{}{}:
-			case <-stopped:
-				return
-			}
-		}
-	}()
-	i.logger.Info("signal received, stopping", zap.Stringer("signal", sig))
-	if sig == syscall.SIGQUIT {
-		i.server.Quit(i.config.WorkerShutdownTimeout, i.config.StopTimeout, hurry)
-	} else {
-		i.server.Stop(i.config.StopTimeout, hurry)
+// reopen opens all logs anew, after somebody has renamed their files.
+func (i *instance) reopen() {
+	if i.reopenErrorLogs() {
+		i.logger.Info("log reopened")
 	}
+	if err := i.server.ReopenLogs(); err != nil {
+		i.logger.Error("access log not reopened, writing to the old file", zap.Error(err))
+	}
+}
+
+// reopenErrorLogs reports whether all of them are open anew. A process that has
+// become another user cannot always open what root could.
+func (i *instance) reopenErrorLogs() bool {
+	err := i.log.Reopen()
+	if err != nil {
+		i.logger.Error("log not reopened, writing to the old file", zap.Error(err))
+	}
+	return err == nil
 }

@@ -7,7 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"smtplb/internal/errorlog"
+	"smtplb/internal/server"
 )
 
 // reload reads the configuration again and, if all of it can be done, switches
@@ -28,34 +28,23 @@ func (i *instance) tryReload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	level, err := errorlog.ParseLevel(c.ErrorLog.Level)
-	if err != nil {
-		return err
-	}
 	next, err := i.server.Prepare(ctx, c.Config)
 	if err != nil {
 		return err
 	}
 	pid := i.pid
 	if c.Pid != i.config.Pid {
-		if pid, err = writePid(c.Pid); err != nil {
+		if pid, err = c.writePid(); err != nil {
 			next.Discard()
 			return err
 		}
 	}
-	err = i.log.Reconfigure(c.ErrorLog.Path, level)
-	if err != nil && c.ErrorLog.Path == i.config.ErrorLog.Path {
-		// As at SIGUSR1: another user's process cannot always open what root could.
-		i.logger.Error("log not reopened, writing to the old file", zap.Error(err))
-		i.log.SetLevel(level)
-		err = nil
-	}
-	if err != nil {
+	if err := i.log.Reconfigure(server.Targets(c.ErrorLogs)...); err != nil {
 		if pid != i.pid && pid != nil {
 			_ = pid.Remove()
 		}
 		next.Discard()
-		return err
+		return server.LogError(c.ErrorLogs, err)
 	}
 	if i.pid != nil && pid != i.pid {
 		_ = i.pid.Remove()
@@ -66,6 +55,8 @@ func (i *instance) tryReload(ctx context.Context) error {
 	i.server.SetMaxSessions(i.limit(c.Config).sessions)
 	next.Commit()
 	i.config = c
+	// A rotation is often followed by a reload in place of a SIGUSR1.
+	i.reopenErrorLogs()
 	return nil
 }
 

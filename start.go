@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -21,14 +22,10 @@ func (i *instance) start(c settings) (err error) {
 	if err := process.SetEnviron(c.Env); err != nil {
 		return err
 	}
-	level, err := errorlog.ParseLevel(c.ErrorLog.Level)
-	if err != nil {
-		return err
+	if i.log, err = errorlog.Open(server.Targets(c.ErrorLogs)...); err != nil {
+		return server.LogError(c.ErrorLogs, err)
 	}
-	if i.log, err = errorlog.Open(c.ErrorLog.Path, level); err != nil {
-		return err
-	}
-	if c.ErrorLog.Format == "nginx" {
+	if c.ErrorLogFormat == "nginx" {
 		i.log.NameProcess()
 	}
 	i.logger = i.log.Logger()
@@ -36,7 +33,8 @@ func (i *instance) start(c settings) (err error) {
 		if err == nil {
 			return
 		}
-		if !errorlog.IsStderr(c.ErrorLog.Path) { // which gets it from our caller
+		elsewhere := func(l conf.ErrorLog) bool { return !errorlog.IsStderr(l.Path) }
+		if slices.ContainsFunc(c.ErrorLogs, elsewhere) { // standard error gets it from our caller
 			i.logger.Log(errorlog.Emerg, "start failed", zap.Error(err))
 		}
 		i.log.Close(flushWait)
@@ -57,6 +55,7 @@ func (i *instance) start(c settings) (err error) {
 		PipeBytes:   process.PipeBytes,
 		MaxSessions: limits.sessions,
 		Logger:      i.logger,
+		ErrorLogs:   i.log,
 	})
 	if err != nil {
 		return err
@@ -65,7 +64,7 @@ func (i *instance) start(c settings) (err error) {
 	if err != nil {
 		return err
 	}
-	if i.pid, err = writePid(c.Pid); err != nil {
+	if i.pid, err = c.writePid(); err != nil {
 		next.Discard()
 		return err
 	}
@@ -143,11 +142,15 @@ func (i *instance) warn(c *conf.Config) {
 	}
 }
 
-func writePid(path string) (*process.PidFile, error) {
-	if path == "" {
+func (s settings) writePid() (*process.PidFile, error) {
+	if s.Pid == "" {
 		return nil, nil
 	}
-	return process.WritePidFile(path)
+	pid, err := process.WritePidFile(s.Pid)
+	if err != nil {
+		return nil, conf.ParseError{Position: s.PidPosition, Message: err.Error()}
+	}
+	return pid, nil
 }
 
 // limits are what the kernel lets the process have.

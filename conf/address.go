@@ -93,15 +93,18 @@ func parseListen(text string) (r portRange, err error) {
 	return r, nil
 }
 
-// parseBind reads a source address: an IP address with or without a port, or
-// the client's own, which is seldom one of this host and so is transparent.
+// parseBind reads a source address: an IP address with or without a port, a text
+// that becomes one, or the client's own, which is seldom one of this host and so
+// is transparent.
 func parseBind(text string) (Bind, error) {
 	switch {
 	case text == "client" || text == "client:port":
 		return Bind{ClientPort: text != "client", Transparent: true}, nil
-	case strings.Contains(text, "$") || strings.Contains(text, "transparent"):
+	case strings.HasSuffix(text, " transparent"):
 		return Bind{}, errors.New(`of nginx's forms, "$remote_addr transparent" is "client" here, "$remote_addr:$remote_port transparent" is "client:port", ` +
 			`and "10.0.0.1 transparent" is { address = "10.0.0.1", transparent = true }`)
+	case strings.Contains(text, "$"):
+		return Bind{Text: text}, nil
 	}
 	var b Bind
 	host := text
@@ -117,11 +120,25 @@ func parseBind(text string) (Bind, error) {
 		}
 	}
 	if _, err := netip.ParseAddr(host); err != nil {
-		return b, errors.New(`want an IP address with or without a port, "client", "client:port" or "off"`)
+		return b, errors.New(`want an IP address with or without a port, a text with variables, "client", "client:port" or "off"`)
 	}
 	var err error
 	b.Host, err = parseHost(host)
 	return b, err
+}
+
+// settle makes a text that is nothing but the client's address what says so
+// without being evaluated. It can only be bound on other hosts than the client's
+// if it is transparent.
+func (b *Bind) settle() {
+	if b.Transparent && (b.Text == "$remote_addr" || b.Text == "$remote_addr:$remote_port") {
+		b.Text, b.ClientPort = "", b.Text != "$remote_addr"
+	}
+}
+
+// ofClient reports whether servers see the address of each client.
+func (b *Bind) ofClient() bool {
+	return b != nil && b.Host == "" && (b.Text == "" || strings.HasPrefix(b.Text, "$remote_addr"))
 }
 
 func parseSocket(text, path string) (Address, error) {

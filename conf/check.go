@@ -17,6 +17,9 @@ func (v *validator) checks() {
 	used := make(map[string]users, len(v.cfg.Upstreams))
 	var anywhere users // those whose proxy_pass has variables
 	for _, s := range v.cfg.Servers {
+		if s.passesToAddress() {
+			continue
+		}
 		by := used[s.ProxyPass]
 		if s.ProxyPassText != "" {
 			by = anywhere

@@ -40,9 +40,14 @@ type Config struct {
 	// StopTimeout bounds a fast stop (SIGTERM, SIGINT).
 	StopTimeout time.Duration
 	// Pid is the path of the pid file; empty means none.
-	Pid string
-	// ErrorLog is where the process logs.
-	ErrorLog ErrorLog
+	Pid         string
+	PidPosition Position
+	// ErrorLogs are where the process logs; at least one.
+	ErrorLogs []ErrorLog
+	// ErrorLogFormat is that of all error logs: smtplb, or nginx, where lines name
+	// the process, and those about sessions are worded as nginx's stream module
+	// words them.
+	ErrorLogFormat string
 
 	// Daemon puts the process into the background once it is ready.
 	Daemon bool
@@ -67,14 +72,11 @@ type Config struct {
 	Warnings []string
 }
 
-// ErrorLog is a log target.
+// ErrorLog is one target of the process's log or of a server's.
 type ErrorLog struct {
-	Path  string // "stderr" or a file's path
-	Level string // debug, info, notice, warn, error, crit, alert or emerg
-
-	// Format is smtplb, or nginx: lines name the process, and those about
-	// sessions are worded as nginx's stream module words them.
-	Format string
+	Position Position
+	Path     string // "stderr", a file's path, or "syslog:…"
+	Level    string // debug, info, notice, warn, error, crit, alert or emerg
 }
 
 // Position is a place in a configuration file. Line and column count from 1,
@@ -243,12 +245,17 @@ type Server struct {
 
 	// One of these three is what is done with clients.
 	ProxyPass     string // an entry's Name in Config.Upstreams, spelt as there
-	ProxyPassText string // a text with variables that becomes such a name, in any case
+	ProxyPassText string // a text with variables that becomes such a name, in any case, or an address
 	Return        *Text  // what clients are sent before they are closed
 
 	// ProxyPassPosition is where proxy_pass says so.
 	ProxyPassPosition Position
 
+	// ProxyProtocol is the header that servers get whose addresses ProxyPassText
+	// becomes: off, v1 or v2. All others get what their upstream says.
+	ProxyProtocol string
+
+	ErrorLogs  []ErrorLog  // in place of the process's, for all that sessions meet with; none: the process's
 	Sets       []Set       // in this order, once it is known who the client is
 	AccessLogs []AccessLog // none: sessions are not logged
 
@@ -264,8 +271,8 @@ type Server struct {
 	SocketSndBuf        int            // proxy_socket_sndbuf: SO_SNDBUF
 	BufferSize          int            // proxy_buffer_size, bytes
 	NoDelay             bool           // tcp_nodelay, both sides
-	UploadRate          int            // proxy_upload_rate: bytes per second from the client; 0: no limit
-	DownloadRate        int            // proxy_download_rate: bytes per second to the client; 0: no limit
+	UploadRate          Rate           // proxy_upload_rate: from the client
+	DownloadRate        Rate           // proxy_download_rate: to the client
 	RealIPFrom          []netip.Prefix // set_real_ip_from: who must send a PROXY header where ProxyProtocol is on
 	ProxyHeaderTimeout  time.Duration  // proxy_protocol_timeout: for that header as a whole
 	Access              []AccessRule   // access; allow and deny: the first that matches decides, none allows
@@ -350,10 +357,17 @@ type Listen struct {
 	given []string // which of its keys the file has; until it is validated
 }
 
+// Rate is how many bytes a second a session moves one way.
+type Rate struct {
+	Bytes int   // 0: no limit
+	Text  *Text // becomes that number, as a size, in each session; nil: Bytes is it
+}
+
 // Bind is a source address for connections to servers. Port 0 lets the kernel
 // choose one.
 type Bind struct {
 	Position    Position
+	Text        string // with variables, becomes an address with or without a port in each session; "": what follows is it
 	Host        string // IPv4 or IPv6; "": the client's own address
 	Port        uint16
 	ClientPort  bool // the client's own port, too

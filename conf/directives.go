@@ -18,8 +18,8 @@ var mainTable = directives[Config]{mainFile, append([]directive[Config]{
 	{"worker_rlimit_nofile", none, slot(number[uint64](1, 1<<30), func(c *Config) *uint64 { return &c.WorkerRlimitNofile })},
 	{"worker_shutdown_timeout", "15m", slot(msec(0), func(c *Config) *time.Duration { return &c.WorkerShutdownTimeout })},
 	{"stop_timeout", "10s", slot(msec(0), func(c *Config) *time.Duration { return &c.StopTimeout })},
-	{"pid", none, slot(str, func(c *Config) *string { return &c.Pid })},
-	{"error_log", "stderr", (*reader).errorLog},
+	{"pid", none, (*reader).pid},
+	{"error_log", "stderr", (*reader).errorLogs},
 	{"daemon", false, slot(flag, func(c *Config) *bool { return &c.Daemon })},
 	{"user", none, (*reader).user},
 	{"working_directory", none, slot(str, func(c *Config) *string { return &c.WorkingDirectory })},
@@ -35,12 +35,6 @@ var includedTable = directives[Config]{"an included file", []directive[Config]{
 	{"limit_conn_zone", none, (*reader).limitZones},
 	{"upstream", none, (*reader).upstreams},
 	{"server", none, (*reader).servers},
-}}
-
-var errorLogTable = directives[ErrorLog]{"error_log", []directive[ErrorLog]{
-	{"path", "stderr", slot(str, func(l *ErrorLog) *string { return &l.Path })},
-	{"level", "notice", slot(logLevel, func(l *ErrorLog) *string { return &l.Level })},
-	{"format", "smtplb", slot(oneOf("smtplb", "nginx"), func(l *ErrorLog) *string { return &l.Format })},
 }}
 
 var upstreamTable = directives[Upstream]{"[[upstream]]", []directive[Upstream]{
@@ -109,8 +103,10 @@ var serverTable = directives[Server]{"[[server]]", []directive[Server]{
 	{"listen", required, (*reader).listens},
 	{"proxy_pass", none, (*reader).proxyPass},
 	{"return", none, (*reader).returnText},
+	{"error_log", none, (*reader).serverErrorLogs},
 	{"set", none, (*reader).sets},
 	{"access_log", none, (*reader).accessLogs},
+	{"proxy_protocol", "off", slot(oneOf("off", "v1", "v2"), func(s *Server) *string { return &s.ProxyProtocol })},
 	{"proxy_connect_timeout", "5s", slot(msec(1), func(s *Server) *time.Duration { return &s.ConnectTimeout })},
 	{"proxy_timeout", "660s", (*reader).proxyTimeout},
 	{"proxy_next_upstream", true, slot(flag, func(s *Server) *bool { return &s.NextUpstream })},
@@ -123,8 +119,8 @@ var serverTable = directives[Server]{"[[server]]", []directive[Server]{
 	{"proxy_socket_sndbuf", 0, slot(socketBuffer, func(s *Server) *int { return &s.SocketSndBuf })},
 	{"proxy_buffer_size", "16k", slot(size(minBuffer, maxBuffer), func(s *Server) *int { return &s.BufferSize })},
 	{"tcp_nodelay", true, slot(flag, func(s *Server) *bool { return &s.NoDelay })},
-	{"proxy_upload_rate", 0, slot(rate, func(s *Server) *int { return &s.UploadRate })},
-	{"proxy_download_rate", 0, slot(rate, func(s *Server) *int { return &s.DownloadRate })},
+	{"proxy_upload_rate", 0, slot(rate, func(s *Server) *Rate { return &s.UploadRate })},
+	{"proxy_download_rate", 0, slot(rate, func(s *Server) *Rate { return &s.DownloadRate })},
 	{"set_real_ip_from", none, (*reader).realIPFrom},
 	{"proxy_protocol_timeout", "5s", slot(msec(1), func(s *Server) *time.Duration { return &s.ProxyHeaderTimeout })},
 	{"access", none, (*reader).access},

@@ -63,9 +63,6 @@ func differences(c *Config) []string {
 		if len(s.Limits) > 0 && s.SMTP.On && !s.LimitDryRun {
 			say("At %s: a client above a limit gets 421.", where)
 		}
-		if s.ProxyPassText != "" {
-			say("At %s: what %s becomes is the name of an upstream; it is not taken for an address.", where, s.ProxyPassText)
-		}
 	}
 	for _, m := range c.Maps {
 		if slices.ContainsFunc(m.Entries, func(e Entry) bool { return strings.HasPrefix(e.Key, "~") }) {

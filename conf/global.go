@@ -23,7 +23,7 @@ var globalShapes = map[string]struct {
 }{
 	"daemon":                  {1, onOff},
 	"env":                     {1, word},
-	"error_log":               {2, nil}, // a table; see globalNode
+	"error_log":               {2, nil}, // a list of tables; see globalNode
 	"master_process":          {1, onOff},
 	"pid":                     {1, word},
 	"stop_timeout":            {1, word},
@@ -63,7 +63,7 @@ func (r *reader) setGlobal(text string) error {
 			return err
 		}
 		switch i := slices.IndexFunc(r.global, func(g *node) bool { return g.name == n.name }); {
-		case n.name == "env" && i >= 0: // the only one that may be repeated
+		case repeatable(n.name) && i >= 0:
 			r.global[i].kids = append(r.global[i].kids, n.kids...)
 		case i >= 0:
 			return fmt.Errorf("%q directive is duplicate in %s", n.name, commandLine)
@@ -92,10 +92,12 @@ func globalNode(name string, args []string) (*node, error) {
 	n := leaf(name, nil)
 	switch name {
 	case "error_log":
-		n.kind, n.kids = table, []*node{leaf("path", args[0])}
+		log := leaf(name, nil)
+		log.kind, log.kids = table, []*node{leaf("path", args[0])}
 		if len(args) > 1 {
-			n.kids = append(n.kids, leaf("level", args[1]))
+			log.kids = append(log.kids, leaf("level", args[1]))
 		}
+		n.kind, n.kids = array, []*node{log}
 	case "env":
 		n.kind, n.kids = array, []*node{leaf(name, args[0])}
 	default:
@@ -106,8 +108,11 @@ func globalNode(name string, args []string) (*node, error) {
 	return n, nil
 }
 
+// repeatable tells whether a directive adds to those of its name.
+func repeatable(name string) bool { return name == "env" || name == "error_log" }
+
 // withGlobal is the main file's table with the directives of the command line
-// added. A file may not repeat them, as in nginx.
+// added. A file may not repeat most of them, as in nginx.
 func (r *reader) withGlobal(root *node) *node {
 	if len(r.global) == 0 {
 		return root
@@ -116,7 +121,7 @@ func (r *reader) withGlobal(root *node) *node {
 	for _, g := range r.global {
 		again := slices.IndexFunc(root.kids, func(kid *node) bool { return kid.name == g.name })
 		switch {
-		case again >= 0 && g.name != "env":
+		case again >= 0 && !repeatable(g.name):
 			r.problem(root.kids[again].nameAt, "%q directive is duplicate: -g has it already", g.name)
 		case g.name == "master_process": // one process is both
 		default:

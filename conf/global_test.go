@@ -17,13 +17,15 @@ func TestGlobal(t *testing.T) {
 	load := func(global, text string) (*Config, error) {
 		return ParseWith("t.toml", []byte(text+sound), global)
 	}
-	c, err := load(`daemon on; master_process off; pid "/run/a b.pid";user smtplb mail; error_log /var/log/x warn;
-		worker_processes 3; worker_shutdown_timeout 5s; env TZ; env A=b;`, "stop_timeout = 1\nenv = 'C'\n")
+	c, err := load(`daemon on; master_process off; pid "/run/a b.pid";user smtplb mail; error_log /var/log/x warn; error_log y;
+		worker_processes 3; worker_shutdown_timeout 5s; env TZ; env A=b;`, "stop_timeout = 1\nenv = 'C'\nerror_log = { path = 'z', format = 'nginx' }\n")
 	require.NoError(t, err)
 	require.True(t, c.Daemon)
 	require.Equal(t, "/run/a b.pid", c.Pid)
 	require.Equal(t, []string{"smtplb", "mail"}, []string{c.User, c.Group})
-	require.Equal(t, ErrorLog{Path: "/var/log/x", Level: "warn", Format: "smtplb"}, c.ErrorLog)
+	said := Position{File: "command line"}
+	require.Equal(t, []ErrorLog{{Position{"t.toml", 3, 13}, "z", "notice"}, {said, "/var/log/x", "warn"}, {said, "y", "notice"}}, c.ErrorLogs)
+	require.Equal(t, "nginx", c.ErrorLogFormat)
 	require.Equal(t, 3, c.WorkerProcesses)
 	require.Equal(t, 5*time.Second, c.WorkerShutdownTimeout)
 	require.ElementsMatch(t, []string{"TZ", "A=b", "C"}, c.Env)

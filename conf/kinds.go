@@ -74,18 +74,16 @@ func variableUse(n *node) (string, error) {
 	return s, nil
 }
 
-// hashKey is what a hash goes by. A text without variables is refused: all
-// clients would go to one server.
+// clientKey is the word for what most hashes go by.
+const clientKey = "client_address"
+
+// hashKey is what a hash goes by.
 func hashKey(n *node) (string, error) {
 	switch n.value {
-	case "client_address", "${remote_addr}":
+	case clientKey, "${remote_addr}":
 		return "$remote_addr", nil
 	}
-	s, err := anyText(n)
-	if err != nil || !strings.Contains(s, "$") {
-		return "", want(`"client_address" or a text with variables`, n)
-	}
-	return s, nil
+	return anyText(n)
 }
 
 func number[N int | uint16 | uint64](least, most N) func(*node) (N, error) {
@@ -116,8 +114,15 @@ func size(least, most int) func(*node) (int, error) {
 	}
 }
 
-// rate is a size for each second, where 0 is no limit.
-func rate(n *node) (int, error) { return size(0, maxRate)(n) }
+// rate is a size for each second, where 0 is no limit, or a text that becomes one.
+func rate(n *node) (Rate, error) {
+	if text, _ := n.value.(string); strings.Contains(text, "$") {
+		_, err := anyText(n)
+		return Rate{Text: &Text{n.at, text}}, err
+	}
+	bytes, err := size(0, maxRate)(n)
+	return Rate{Bytes: bytes}, err
+}
 
 // socketBuffer is a size of a socket's buffer. The kernel has bounds of its own.
 func socketBuffer(n *node) (int, error) { return size(0, maxSocketBuffer)(n) }
@@ -266,7 +271,7 @@ func bind(n *node) (*Bind, error) {
 	}
 	s, err := str(n)
 	if err != nil {
-		return nil, want(`an IP address, "address:port", "client", "client:port" or "off"`, n)
+		return nil, want(`an IP address, "address:port", a text with variables, "client", "client:port" or "off"`, n)
 	}
 	b, err := parseBind(s)
 	if err != nil {

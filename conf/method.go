@@ -1,5 +1,7 @@
 package conf
 
+import "strings"
+
 // maxConsistentWeight bounds the points of a consistent hash, 160 for each
 // weight: these take seconds and some 130 MB.
 const maxConsistentWeight = 100_000
@@ -20,6 +22,9 @@ func (v *validator) methods() {
 			v.problem(m.Position, `method: type "least_time" needs of: "connect", "first_byte" (with SMTP, the greeting) or "last_byte"`)
 		case m.Type == "least_load" && !u.Agent.On:
 			v.problem(m.Position, `method: type "least_load" goes by what agents say; add agent to upstream %q, or use "least_conn"`, u.Name)
+		}
+		if m.Type == "hash" && m.Key != "" && !strings.Contains(m.Key, "$") {
+			v.warn(m.Position, "method: key %q has no variables: all sessions of upstream %q go to one server, and to another only while that is out", m.Key, u.Name)
 		}
 		v.methodWeights(u)
 	}

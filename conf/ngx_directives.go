@@ -81,7 +81,7 @@ var ngxProcess = []ngxDirective{
 	{"load_module", inMain, args1 | many, (*ngxReader).loadModule},
 	{"mail", inMain, args0 | block, (*ngxReader).otherProtocol},
 	{"master_process", inMain, args1, (*ngxReader).masterProcess},
-	{"pid", inMain, args1, process(ngxWord, func(c *Config) *string { return &c.Pid })},
+	{"pid", inMain, args1, (*ngxReader).pid},
 	{"stream", inMain, args0 | block, (*ngxReader).stream},
 	{"tcp", inMain, args0 | block, (*ngxReader).stream},
 	{"user", inMain, args1 | args2, (*ngxReader).user},
@@ -113,7 +113,7 @@ var ngxSessions = []ngxDirective{
 	{"proxy_next_upstream", inSession, args1, session(ngxFlag, func(s *ngxServer) *bool { return &s.NextUpstream })},
 	{"proxy_next_upstream_tries", inSession, args1, session(ngxNumber(0, 1<<30), func(s *ngxServer) *int { return &s.NextUpstreamTries })},
 	{"proxy_next_upstream_timeout", inSession, args1, session(ngxMsec(0), func(s *ngxServer) *time.Duration { return &s.NextUpstreamTimeout })},
-	{"proxy_bind", inSession, args1 | args2, session(ngxBind, func(s *ngxServer) **Bind { return &s.Bind })},
+	{"proxy_bind", inSession, args1 | args2, (*ngxReader).bind},
 	{"proxy_half_close", inSession, args1, session(ngxFlag, func(s *ngxServer) *bool { return &s.HalfClose })},
 	{"proxy_socket_keepalive", inSession, args1, session(ngxKeepalive, func(s *ngxServer) *Keepalive { return &s.SocketKeepalive })},
 	{"proxy_socket_rcvbuf", inSession, args1, session(ngxSocketBuffer, func(s *ngxServer) *int { return &s.SocketRcvBuf })},
@@ -121,8 +121,8 @@ var ngxSessions = []ngxDirective{
 	{"proxy_buffer_size", inSession, args1, session(ngxBuffer, func(s *ngxServer) *int { return &s.BufferSize })},
 	{"proxy_downstream_buffer", inSession, args1, deprecated(session(ngxBuffer, func(s *ngxServer) *int { return &s.BufferSize }))},
 	{"proxy_upstream_buffer", inSession, args1, deprecated(session(ngxBuffer, func(s *ngxServer) *int { return &s.BufferSize }))},
-	{"proxy_upload_rate", inSession, args1, session(ngxRate, func(s *ngxServer) *int { return &s.UploadRate })},
-	{"proxy_download_rate", inSession, args1, session(ngxRate, func(s *ngxServer) *int { return &s.DownloadRate })},
+	{"proxy_upload_rate", inSession, args1, session(ngxRate, func(s *ngxServer) *Rate { return &s.UploadRate })},
+	{"proxy_download_rate", inSession, args1, session(ngxRate, func(s *ngxServer) *Rate { return &s.DownloadRate })},
 	{"proxy_protocol", inSession, args1, session(ngxProxyProtocol, func(s *ngxServer) *string { return &s.proxyProtocol })},
 	{"proxy_protocol_timeout", inSession, args1, session(ngxMsec(1), func(s *ngxServer) *time.Duration { return &s.ProxyHeaderTimeout })},
 	{"tcp_nodelay", inSession, args1, session(ngxFlag, func(s *ngxServer) *bool { return &s.NoDelay })},
@@ -197,7 +197,7 @@ var ngxIdle = []ngxDirective{
 	{"status_zone", inServer, args1, idle("counters need no zone")},
 	{"variables_hash_bucket_size", inStream, args1, idle(noTables)},
 	{"variables_hash_max_size", inStream, args1, idle(noTables)},
-	{"zone", inUpstream, args1 | args2, idle("one process shares everything")},
+	{"zone", inUpstream, args1 | args2 | many, (*ngxReader).upstreamZone},
 }
 
 const (

@@ -93,15 +93,15 @@ func ngxSocketBuffer(d nginx.Directive) (int, error) {
 	return int(min(n, maxSocketBuffer)), nil
 }
 
-func ngxRate(d nginx.Directive) (int, error) {
-	n, err := parseSize(d.Args[0])
-	switch {
-	case strings.Contains(d.Args[0], "$"):
-		return 0, errVariables(d)
-	case err != nil || n > maxRate:
-		return 0, errValue(d, "value")
+func ngxRate(d nginx.Directive) (Rate, error) {
+	if strings.Contains(d.Args[0], "$") {
+		return Rate{Text: &Text{place(d), d.Args[0]}}, ngxTexts(d.Args[0])
 	}
-	return int(n), nil
+	n, err := parseSize(d.Args[0])
+	if err != nil || n > maxRate {
+		return Rate{}, errValue(d, "value")
+	}
+	return Rate{Bytes: int(n)}, nil
 }
 
 // ngxKeepalive is on, with the kernel's times, off, or as in so_keepalive.
@@ -135,11 +135,6 @@ func ngxText(kind func(*node) (string, error)) func(nginx.Directive) (string, er
 	}
 }
 
-// errVariables is the error of a value that would be another for each session.
-func errVariables(d nginx.Directive) error {
-	return fmt.Errorf(`variables in "%s" are not supported by this version`, d.Name)
-}
-
 // ngxProxyProtocol is the header that servers get; nginx's "on" is version 1.
 func ngxProxyProtocol(d nginx.Directive) (string, error) {
 	if d.Args[0] == "v1" || d.Args[0] == "v2" {
@@ -152,37 +147,36 @@ func ngxProxyProtocol(d nginx.Directive) (string, error) {
 	return "v1", nil
 }
 
-// ngxBind reads "address[:port] [transparent]", where the address and the port
-// may be the client's.
-func ngxBind(d nginx.Directive) (*Bind, error) {
+// bind reads "address[:port] [transparent]", where the address may be a text with
+// variables.
+func (r *ngxReader) bind(block *ngxBlock, d nginx.Directive) error {
 	text := d.Args[0]
 	if len(d.Args) == 1 && text == "off" {
-		return nil, nil
+		block.set(func(s *ngxServer) { s.Bind = nil })
+		return nil
 	}
-	var b Bind
-	switch {
-	case text == "$remote_addr" || text == "$remote_addr:$remote_port":
-		if len(d.Args) == 1 {
-			return nil, fmt.Errorf(`"%s" in "proxy_bind" needs "transparent": clients have no addresses of this host`, text)
-		}
-		b.ClientPort = text != "$remote_addr"
-	case strings.Contains(text, "$"):
-		return nil, fmt.Errorf(`"%s" in "proxy_bind" is not supported by this version; want an address, `+
-			`"$remote_addr transparent" or "$remote_addr:$remote_port transparent"`, text)
-	default:
+	b := Bind{Text: text}
+	if !strings.Contains(text, "$") {
 		var err error
 		if b, err = parseBind(text); err != nil || b.Host == "" {
-			return nil, fmt.Errorf(`invalid address "%s"`, text)
+			return fmt.Errorf(`invalid address "%s"`, text)
 		}
+	} else if _, err := ngxWord(d); err != nil {
+		return err
 	}
 	if len(d.Args) == 2 {
 		if d.Args[1] != "transparent" {
-			return nil, invalidParameter(d.Args[1])
+			return invalidParameter(d.Args[1])
 		}
 		b.Transparent = true
 	}
 	b.Position = place(d)
-	return &b, nil
+	b.settle()
+	if b.ofClient() && !b.Transparent {
+		r.warn(b.Position, `"%s" in "proxy_bind" without "transparent": only the addresses of clients on this host can be bound`, text)
+	}
+	block.set(func(s *ngxServer) { s.Bind = &b })
+	return nil
 }
 
 // A looseNetwork is an address or network as nginx takes it.

@@ -2,6 +2,7 @@ package conf
 
 import (
 	"errors"
+	"fmt"
 
 	"smtplb/conf/nginx"
 )
@@ -31,6 +32,14 @@ func (r *ngxReader) leastLoad(b *ngxBlock, d nginx.Directive) error {
 func (r *ngxReader) hash(b *ngxBlock, d nginx.Directive) error {
 	if len(d.Args) == 2 && d.Args[1] != "consistent" {
 		return invalidParameter(d.Args[1])
+	}
+	switch d.Args[0] {
+	case clientKey: // a constant to nginx, but in TOML it cannot be said
+		return fmt.Errorf(`"hash %s" would be the same for all clients; write "hash $remote_addr"`, clientKey)
+	case "": // round robin by another name
+		r.warn(place(d), `"hash" by an empty text is round robin`)
+		r.method(b, d, Method{Type: "round_robin"})
+		return nil
 	}
 	key, err := ngxText(hashKey)(d)
 	if err != nil {

@@ -42,6 +42,7 @@ type ngxBlock struct {
 	// Of stream and server blocks. A server takes what its stream block says
 	// unless it says so itself; lists are taken as a whole.
 	settings []func(*ngxServer)
+	errors   []ErrorLog // also of main
 	access   []AccessRule
 	realIP   []netip.Prefix
 	limits   []Limit
@@ -79,9 +80,9 @@ type ngxReader struct {
 	told      map[*Upstream]Position // of the server that says which header they get
 	named     *ngxNamed              // of the stream block, if a proxy_pass with variables wants them
 	listening map[listenKey]bool
-	logs      []ngxLog
 	buffers   logBuffers
-	limited   []string        // zones of limits, in the order of the file
+	zones     map[string]*ngxZone
+	zoneOrder []*ngxZone      // the same as in the file
 	noticed   map[string]bool // of which directives it was said that they have no effect
 	loaded    bool            // modules can no longer be loaded
 	ports     int             // listening addresses so far
@@ -113,6 +114,7 @@ func newNgxReader() *ngxReader {
 		listening: make(map[listenKey]bool),
 		noticed:   make(map[string]bool),
 		buffers:   make(logBuffers),
+		zones:     make(map[string]*ngxZone),
 	}
 }
 
@@ -123,6 +125,9 @@ func (r *ngxReader) read(main *ngxBlock, tree *nginx.Tree, err *nginx.Error) boo
 		r.cfg.Files = append(r.cfg.Files, f.Path)
 	}
 	r.walk(main, tree.Directives)
+	if main.errors != nil {
+		r.cfg.ErrorLogs = main.errors
+	}
 	if err != nil {
 		r.problem(Position{File: err.File, Line: err.Line}, "%s", err.Message)
 	}
@@ -139,8 +144,7 @@ func (r *ngxReader) finish() (*Config, error) {
 			}
 		}
 	}
-	r.chooseLog()
-	r.limitZones()
+	r.checkZones()
 	if len(r.problems) == 0 && len(r.cfg.Servers) == 0 {
 		r.problem(Position{}, `no server in a "stream" block of %s: nothing would listen`, r.cfg.Files[0])
 	}
@@ -272,7 +276,10 @@ func (r *ngxReader) server(s, b *ngxBlock) {
 		f(&srv)
 	}
 	srv.Position, srv.Listen = place(b.at), b.listen
-	srv.Access, srv.RealIPFrom, srv.Limits = s.access, s.realIP, s.limits
+	srv.ErrorLogs, srv.Access, srv.RealIPFrom, srv.Limits = s.errors, s.access, s.realIP, s.limits
+	if b.errors != nil {
+		srv.ErrorLogs = b.errors
+	}
 	if b.access != nil {
 		srv.Access = b.access
 	}
@@ -316,7 +323,8 @@ func (r *ngxReader) handler(b *ngxBlock, srv *ngxServer) (smtp, ok bool) {
 	case srv.Return != nil:
 		return false, true
 	case srv.ProxyPassText != "":
-		return r.passToAny(srv), true
+		srv.ProxyProtocol = srv.proxyProtocol
+		return !srv.passesToAddress() && r.passToAny(srv), true
 	case srv.passes == nil:
 		if !b.seen["proxy_pass"] && !b.seen["return"] {
 			r.problem(srv.Position, "no handler for server")

@@ -28,7 +28,8 @@ func ngxDefaults() Config {
 	return Config{
 		WorkerProcesses: 1,
 		StopTimeout:     3 * time.Second,
-		ErrorLog:        ErrorLog{Path: "stderr", Level: "error", Format: "nginx"},
+		ErrorLogs:       []ErrorLog{{Path: "stderr", Level: "error"}},
+		ErrorLogFormat:  "nginx",
 		Daemon:          true,
 	}
 }
@@ -37,6 +38,7 @@ func ngxDefaults() Config {
 // defaults are those of TOML.
 func ngxServerDefaults() Server {
 	return Server{
+		ProxyProtocol:      "off",
 		ConnectTimeout:     60 * time.Second,
 		Timeout:            10 * time.Minute,
 		NextUpstream:       true,
@@ -135,6 +137,12 @@ func (r *ngxReader) user(_ *ngxBlock, d nginx.Directive) error {
 	return nil
 }
 
+func (r *ngxReader) pid(_ *ngxBlock, d nginx.Directive) (err error) {
+	r.cfg.PidPosition = place(d)
+	r.cfg.Pid, err = ngxWord(d)
+	return err
+}
+
 func (r *ngxReader) env(_ *ngxBlock, d nginx.Directive) error {
 	entry, err := ngxWord(d)
 	if err != nil || entry[0] == '=' {
@@ -167,44 +175,4 @@ func (r *ngxReader) workerConnections(_ *ngxBlock, d nginx.Directive) error {
 	}
 	r.notice(d, "worker_connections", "worker_rlimit_nofile bounds the sessions")
 	return nil
-}
-
-// ngxLog is an error_log directive.
-type ngxLog struct {
-	ErrorLog
-	at Position
-	in ngxContext
-}
-
-// errorLog notes where to log. Without a level it is that of nginx.
-func (r *ngxReader) errorLog(b *ngxBlock, d nginx.Directive) error {
-	path, err := ngxWord(d)
-	if err != nil {
-		return err
-	}
-	log := ngxLog{ErrorLog{path, "error", "nginx"}, place(d), b.context}
-	for _, level := range d.Args[1:] {
-		if strings.HasPrefix(level, "debug_") {
-			level = "debug" // of one part of nginx
-		}
-		if !slices.Contains(levels, level) {
-			return fmt.Errorf(`invalid log level "%s"`, level)
-		}
-		log.Level = level
-	}
-	r.logs = append(r.logs, log)
-	return nil
-}
-
-// chooseLog takes the one log there is. A stream block may say it, as long as no
-// other place says something else.
-func (r *ngxReader) chooseLog() {
-	for i, log := range r.logs {
-		switch {
-		case i == 0:
-			r.cfg.ErrorLog = log.ErrorLog
-		case log.ErrorLog != r.cfg.ErrorLog:
-			r.problem(log.at, `a second "error_log" is not supported by this version: all goes to the one at %s`, r.logs[0].at)
-		}
-	}
 }

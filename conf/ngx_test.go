@@ -40,7 +40,8 @@ func TestNginxDefaults(t *testing.T) {
 		Files:           []string{"n.conf"},
 		WorkerProcesses: 1,
 		StopTimeout:     3 * time.Second,
-		ErrorLog:        ErrorLog{Path: "stderr", Level: "error", Format: "nginx"},
+		ErrorLogs:       []ErrorLog{{Path: "stderr", Level: "error"}},
+		ErrorLogFormat:  "nginx",
 		Daemon:          true,
 		Upstreams: []Upstream{{
 			Position:      at(2),
@@ -66,6 +67,7 @@ func TestNginxDefaults(t *testing.T) {
 			}},
 			ProxyPass:          "a",
 			ProxyPassPosition:  at(7),
+			ProxyProtocol:      "off",
 			ConnectTimeout:     time.Minute,
 			Timeout:            10 * time.Minute,
 			NextUpstream:       true,
@@ -181,10 +183,10 @@ stream {
 	require.Equal(t, []Split{{line(14), "$half", "$remote_addr", []Entry{{line(14), "50%", "a"}, {line(14), "*", ""}}}}, c.Splits)
 	require.Equal(t, []LimitZone{{line(15), "addr", "$binary_remote_addr", 1 << 20}, {line(15), "two", "$a$A", 32 << 10}}, c.LimitZones)
 	require.Equal(t, []any{
-		0, uint64(65536), 30 * time.Minute, 1500 * time.Millisecond, "/run/x.pid", ErrorLog{"/var/log/x.log", "debug", "nginx"},
+		0, uint64(65536), 30 * time.Minute, 1500 * time.Millisecond, "/run/x.pid", []ErrorLog{{Position{File: "n.conf", Line: 3}, "/var/log/x.log", "debug"}},
 		false, "mail", "postfix", "/var/tmp", []string{"A", "B=c"},
 	}, []any{
-		c.WorkerProcesses, c.WorkerRlimitNofile, c.WorkerShutdownTimeout, c.StopTimeout, c.Pid, c.ErrorLog,
+		c.WorkerProcesses, c.WorkerRlimitNofile, c.WorkerShutdownTimeout, c.StopTimeout, c.Pid, c.ErrorLogs,
 		c.Daemon, c.User, c.Group, c.WorkingDirectory, c.Env,
 	})
 	u := c.Upstreams[0]
@@ -230,6 +232,7 @@ stream {
 		},
 		ProxyPass:           "a",
 		ProxyPassPosition:   s.ProxyPassPosition,
+		ProxyProtocol:       "off",
 		ConnectTimeout:      90 * time.Second,
 		Timeout:             15 * time.Minute,
 		NextUpstreamTries:   9,
@@ -240,8 +243,8 @@ stream {
 		SocketRcvBuf:        64 << 10,
 		SocketSndBuf:        1 << 20,
 		BufferSize:          32 << 10,
-		UploadRate:          100 << 10,
-		DownloadRate:        1 << 20,
+		UploadRate:          Rate{Bytes: 100 << 10},
+		DownloadRate:        Rate{Bytes: 1 << 20},
 		RealIPFrom:          []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("10.0.0.0/8")},
 		ProxyHeaderTimeout:  3 * time.Second,
 		Sets:                []Set{{line(57), "$A", "b$c"}, {line(58), "$a", ""}},
@@ -337,6 +340,9 @@ func TestNginxBind(t *testing.T) {
 		"192.0.2.1:25":                          {Host: "192.0.2.1", Port: 25},
 		"$remote_addr transparent":              {Transparent: true},
 		"$remote_addr:$remote_port transparent": {Transparent: true, ClientPort: true},
+		"$remote_addr":                          {Text: "$remote_addr"},
+		"$a:25":                                 {Text: "$a:25"},
+		"${a}b transparent":                     {Text: "${a}b", Transparent: true},
 	} {
 		c := mustParseNginx(t, "stream { server { listen 1; proxy_pass h:1; proxy_bind "+text+"; } }")
 		if got := c.Servers[0].Bind; got != nil {
@@ -397,9 +403,9 @@ unexpected "}" in n.conf:9`},
 		{"accept_filter", inProxy("listen 2 accept_filter=dataready;"), `the invalid "accept_filter=dataready" parameter in n.conf:3`},
 		{"ssl", inProxy("listen 2 ssl;"), `"ssl" in "listen" is not supported by this version in n.conf:3`},
 		{"too many ports", inProxy("listen 127.0.0.1:2-65535;"), `too many addresses to listen on; a configuration has at most 10000 in n.conf:3`},
-		{"constant hash", inGroup("hash ab;"), `"hash" directive: want "client_address" or a text with variables, got "ab" in n.conf:3`},
+		{"hash in TOML's words", inGroup("hash client_address;"), `"hash client_address" would be the same for all clients; write "hash $remote_addr" in n.conf:3`},
 		{"pass", inProxy("pass 127.0.0.1:1;"), `"pass" is not supported by this version in n.conf:3`},
-		{"variable rate", inProxy("proxy_upload_rate $a;"), `variables in "proxy_upload_rate" are not supported by this version in n.conf:3`},
+		{"rate", inProxy("proxy_upload_rate 2000m;"), `"proxy_upload_rate" directive invalid value in n.conf:3`},
 		{"not UTF-8", inProxy("return \xff;"), `"?": not in UTF-8 in n.conf:3`},
 		{"variable names", inProxy("set a b; set $ b;"), `
 invalid variable name "a" in n.conf:3
@@ -409,7 +415,7 @@ invalid variable name "$" in n.conf:3`},
 		{"reply", inProxy(`smtp_reply_limit "a\r\nb";`), `"smtp_reply_limit" directive: want a string without control characters, got "a\r\nb" in n.conf:3`},
 		{"so_keepalive", inProxy("so_keepalive on;"), `"so_keepalive" is not supported by this version; write it behind the address, as in listen 25 so_keepalive=on in n.conf:3`},
 		{"health_check", inProxy("health_check interval=5s;"), `"health_check" is not supported by this version; write "check" in the upstream in n.conf:3`},
-		{"bind", inProxy("proxy_bind $remote_addr;"), `"$remote_addr" in "proxy_bind" needs "transparent": clients have no addresses of this host in n.conf:3`},
+		{"bind to a broken text", inProxy(`proxy_bind "$a\n";`), `"proxy_bind" directive: want a string without control characters, got "$a\n" in n.conf:3`},
 		{"bind in TOML's words", inProxy("proxy_bind client;"), `invalid address "client" in n.conf:3`},
 		{"TLS", inProxy("proxy_ssl on;"), `"proxy_ssl" is not supported by this version in n.conf:3`},
 		{"TLS of clients", inProxy("ssl_preread off; ssl_certificate a; proxy_ssl_name x;"), `

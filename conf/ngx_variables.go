@@ -48,9 +48,12 @@ func (r *ngxReader) pairs(d nginx.Directive, kind string, flags ngxFlags) (list 
 			*said = true
 		case line.HasBlock:
 			err = errors.New(`unexpected "{"`)
-		case len(line.Args) != 1:
+		case len(line.Args) == 0, len(line.Args) > 1 && kind != "split_clients": // where nginx does not look
 			err = fmt.Errorf("invalid number of the %s parameters", kind)
 		default:
+			if len(line.Args) > 1 {
+				r.warn(place(line), `"%s" has no effect: the value is "%s"`, line.Args[1], line.Args[0])
+			}
 			if err = ngxTexts(line.Name, line.Args[0]); err == nil {
 				list = append(list, Entry{place(line), line.Name, line.Args[0]})
 			}

@@ -22,7 +22,7 @@ func AppendTOML(b []byte, c *Config) []byte {
 	p.key("worker_shutdown_timeout", timeText(c.WorkerShutdownTimeout))
 	p.key("stop_timeout", timeText(c.StopTimeout))
 	p.text("pid", c.Pid)
-	p.key("error_log", inline(pair("path", quoted(c.ErrorLog.Path)), pair("level", quoted(c.ErrorLog.Level)), pair("format", quoted(c.ErrorLog.Format))))
+	p.errorLogs(c.ErrorLogs, pair("format", quoted(c.ErrorLogFormat)))
 	p.key("daemon", strconv.FormatBool(c.Daemon))
 	if c.Group != "" {
 		p.text("user", c.User+":"+c.Group)
@@ -97,6 +97,19 @@ func (p *printer) upstream(u *Upstream) {
 		)
 	}
 	p.list("servers", servers, asIs)
+}
+
+// errorLogs writes the targets of a log, with what else is said of each.
+func (p *printer) errorLogs(logs []ErrorLog, more ...string) {
+	texts := make([]string, len(logs))
+	for i, l := range logs {
+		texts[i] = inline(append([]string{pair("path", quoted(l.Path)), pair("level", quoted(l.Level))}, more...)...)
+	}
+	if len(texts) == 1 {
+		p.key("error_log", texts[0])
+	} else {
+		p.list("error_log", texts, asIs)
+	}
 }
 
 func methodText(m *Method) string {
@@ -176,10 +189,14 @@ func (p *printer) server(s *Server) {
 	}
 	p.list("listen", listens, asIs)
 	p.text("proxy_pass", s.ProxyPass)
-	p.text("proxy_pass", s.ProxyPassText)
+	if s.ProxyPassText != "" {
+		p.key("proxy_pass", quoted(s.ProxyPassText))
+		p.key("proxy_protocol", quoted(s.ProxyProtocol))
+	}
 	if s.Return != nil {
 		p.key("return", quoted(s.Return.Text))
 	}
+	p.errorLogs(s.ErrorLogs)
 	var sets, logs, limits []string
 	for _, set := range s.Sets {
 		sets = append(sets, pairText(strings.TrimPrefix(set.Variable, "$"), set.Value))
@@ -204,8 +221,8 @@ func (p *printer) server(s *Server) {
 	p.key("proxy_socket_sndbuf", strconv.Itoa(s.SocketSndBuf))
 	p.key("proxy_buffer_size", strconv.Itoa(s.BufferSize))
 	p.key("tcp_nodelay", strconv.FormatBool(s.NoDelay))
-	p.key("proxy_upload_rate", strconv.Itoa(s.UploadRate))
-	p.key("proxy_download_rate", strconv.Itoa(s.DownloadRate))
+	p.key("proxy_upload_rate", rateText(s.UploadRate))
+	p.key("proxy_download_rate", rateText(s.DownloadRate))
 	var networks, rules []string
 	for _, n := range s.RealIPFrom {
 		networks = append(networks, networkText(n))
@@ -275,6 +292,13 @@ func quoted(s string) string {
 	return string(append(b, '"'))
 }
 
+func rateText(r Rate) string {
+	if r.Text != nil {
+		return quoted(r.Text.Text)
+	}
+	return strconv.Itoa(r.Bytes)
+}
+
 func processesText(n int) string {
 	if n == 0 {
 		return `"auto"`
@@ -316,6 +340,8 @@ func bindText(b *Bind) string {
 	switch {
 	case b == nil:
 		return `"off"`
+	case b.Text != "":
+		return bindTable(b.Text, b.Transparent)
 	case b.Host == "" && b.ClientPort:
 		return `"client:port"`
 	case b.Host == "":
@@ -325,7 +351,11 @@ func bindText(b *Bind) string {
 	if b.Port > 0 {
 		address = net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))
 	}
-	return inline(pair("address", quoted(address)), pair("transparent", strconv.FormatBool(b.Transparent)))
+	return bindTable(address, b.Transparent)
+}
+
+func bindTable(address string, transparent bool) string {
+	return inline(pair("address", quoted(address)), pair("transparent", strconv.FormatBool(transparent)))
 }
 
 // networkText writes an address, or a network, as parsePrefix reads it.

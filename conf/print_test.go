@@ -16,6 +16,10 @@ func placeless(c *Config) *Config {
 			entries[i].Position = Position{}
 		}
 	}
+	c.PidPosition = Position{}
+	for i := range c.ErrorLogs {
+		c.ErrorLogs[i].Position = Position{}
+	}
 	for i := range c.LogFormats {
 		c.LogFormats[i].Position = Position{}
 	}
@@ -49,6 +53,9 @@ func placeless(c *Config) *Config {
 		if s.Return != nil {
 			s.Return.Position = Position{}
 		}
+		for j := range s.ErrorLogs {
+			s.ErrorLogs[j].Position = Position{}
+		}
 		for j := range s.Sets {
 			s.Sets[j].Position = Position{}
 		}
@@ -60,6 +67,11 @@ func placeless(c *Config) *Config {
 		}
 		if s.Bind != nil {
 			s.Bind.Position = Position{}
+		}
+		for _, r := range []Rate{s.UploadRate, s.DownloadRate} {
+			if r.Text != nil {
+				r.Text.Position = Position{}
+			}
 		}
 		for j := range s.Listen {
 			s.Listen[j].Position = Position{}
@@ -195,7 +207,6 @@ server { listen 127.0.0.1:2; return bye; }
 }`)
 	text := string(Explain(c))
 	require.Equal(t, `# - At 127.0.0.1:1: a client above a limit gets 421.
-# - At 127.0.0.1:1: what $x becomes is the name of an upstream; it is not taken for an address.
 # - Variable $x: regular expressions are those of Go, not of PCRE.
 # - No session waits for an access log: records that it does not take in time are lost, and counted.
 `, text[strings.Index(text, "# - At 127.0.0.1:1: a client above"):])

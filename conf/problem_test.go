@@ -49,7 +49,7 @@ t.toml:3:10: daemon: want true or false, got "on"`},
 	{"wrong types", "pid = 1\nstop_timeout = true\nerror_log = []\nworker_shutdown_timeout = 1979-05-27\n" + sound,
 		`t.toml:1:7: pid: want a string, got 1
 t.toml:2:16: stop_timeout: want a time such as "10s", got true
-t.toml:3:13: path: want a string, got an array
+t.toml:3:13: error_log: want at least one target
 t.toml:4:27: worker_shutdown_timeout: want a time such as "10s", got a date`},
 	{"empty string", "pid = ''\n" + sound,
 		`t.toml:1:7: pid: want a string, got ""`},
@@ -113,13 +113,12 @@ t.toml:15:87: limit_conn: no limit_conn_zone is named "adr" (did you mean "addr"
 t.toml:15:122: limit_conn needs "connections"
 t.toml:15:122: limit_conn: no limit_conn_zone is named "x"
 t.toml:16:24: limit_conn_log_level: want one of info, notice, warn, error, got "debug"`},
-	{"handlers", sound + "return = 'x'\n[[server]]\nlisten = 1\nproxy_pass = '$a:25'\n[[upstream]]\nname = 'b'\nservers = 'h:1'\nmethod = { type = 'hash', key = 'client_addr' }",
+	{"handlers", sound + "return = 'x'\n[[server]]\nlisten = 1\nproxy_pass = 'h:25'\nproxy_protocol = 'v1'\n[[upstream]]\nname = 'b'\nservers = 'h:1'\nmethod = 'random'\n" +
+		"[[upstream]]\nname = 'c'\nservers = 'h:1'\nmethod = { type = 'hash', key = 1 }",
 		`t.toml:8:10: return: the server has proxy_pass already, at t.toml:7:14; keep one of them
-t.toml:11:14: proxy_pass: addresses with variables, as "$a:25", are not supported by this version; variables may stand for the name of an upstream
-t.toml:15:10: method: type "hash" needs key; "client_address" sends each client to the same server again
-t.toml:15:33: key: want "client_address" or a text with variables, got "client_addr"`},
-	{"nobody to pass to", "[[server]]\nlisten = 1\nproxy_pass = '$a'\n[[server]]\nlisten = 2\nproxy_pass = 'h:1'\n",
-		`t.toml:3:14: proxy_pass: there is no upstream whose name "$a" could be, and addresses with variables are not supported by this version`},
+t.toml:9:1: proxy_protocol belongs to [[upstream]], or to listen; here it is for addresses that variables in proxy_pass become
+t.toml:20:10: method: type "hash" needs key; "client_address" sends each client to the same server again
+t.toml:20:33: key: want a text, got 1`},
 
 	{"upstream without anything", "[[upstream]]\n" + sound,
 		`t.toml:1:1: [[upstream]] needs "name"
@@ -224,7 +223,7 @@ t.toml:9:17: proxy_timeout: "10x": unknown unit "x"; want y, M, w, d, h, m, s or
 t.toml:10:23: proxy_next_upstream: want true or false, got "on"
 t.toml:11:29: proxy_next_upstream_tries: want a number from 0 to 1073741824, got the float 1
 t.toml:12:31: proxy_next_upstream_timeout: "1M": unit "M" is too coarse here; use d, h, m, s or ms
-t.toml:13:14: address: "example.org": want an IP address with or without a port, "client", "client:port" or "off"
+t.toml:13:14: address: "example.org": want an IP address with or without a port, a text with variables, "client", "client:port" or "off"
 t.toml:14:20: proxy_half_close: want true or false, got a table
 t.toml:15:26: proxy_socket_keepalive: "::": want "idle:interval:count", as in "120s:30s:4"; a part may be left out
 t.toml:16:21: proxy_buffer_size: want a size from 1k to 1m, got "512"
@@ -277,7 +276,7 @@ t.toml:12:29: set_real_ip_from: "10.0.0.1/8": want an address or a network whose
 t.toml:12:43: set_real_ip_from: "::ffff:10.0.0.1": want an address or a network, such as "192.0.2.0/24"
 t.toml:12:62: set_real_ip_from: "::ffff:10.0.0.0/104": want an address or a network whose host bits are zero, such as "192.0.2.0/24"
 t.toml:12:85: set_real_ip_from: "fe80::1%eth0": want an address or a network, such as "192.0.2.0/24"
-t.toml:13:1: "proxy_protocol" belongs to [[upstream]] or check or listen, not to [[server]]
+t.toml:13:18: proxy_protocol: want one of off, v1, v2, got true
 t.toml:15:15: unavailable: want a string, got ""
 t.toml:16:9: limit: want up to 400 printable ASCII characters, got "ä"
 t.toml:17:12: shutdown: want a string, got 1

@@ -35,8 +35,9 @@ func (r *reader) include(_ *Config, n *node) {
 	}
 }
 
-func (r *reader) errorLog(c *Config, n *node) {
-	errorLogTable.read(r, &c.ErrorLog, n.asTable("path"))
+func (r *reader) pid(c *Config, n *node) {
+	slot(str, func(c *Config) *string { return &c.Pid })(r, c, n)
+	c.PidPosition = n.at
 }
 
 // user is a name, or a name and a group's: "smtplb", "smtplb:mail".
@@ -210,6 +211,7 @@ func (r *reader) proxyBind(s *Server, n *node) {
 	}
 	s.Bind.Position = n.at
 	s.Bind.Transparent = s.Bind.Transparent || line.transparent
+	s.Bind.settle()
 }
 
 // smtpReplies reads the texts of our own replies; a text alone is that of the

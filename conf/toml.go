@@ -48,6 +48,7 @@ type reader struct {
 	broken    bool              // some file could not be read
 	listening int               // addresses to listen on so far
 	global    []*node           // directives of the command line
+	formatAt  Position          // of the format that an error_log names
 	homes     map[string]string // where each key may stand
 	problems  Problems
 }

@@ -29,7 +29,8 @@ proxy_pass = "A"
 		WorkerProcesses:       0,
 		WorkerShutdownTimeout: 15 * time.Minute,
 		StopTimeout:           10 * time.Second,
-		ErrorLog:              ErrorLog{Path: "stderr", Level: "notice", Format: "smtplb"},
+		ErrorLogs:             []ErrorLog{{Path: "stderr", Level: "notice"}},
+		ErrorLogFormat:        "smtplb",
 		Upstreams: []Upstream{{
 			Position: at(3, 8),
 			Name:     "a",
@@ -58,6 +59,7 @@ proxy_pass = "A"
 			}},
 			ProxyPass:           "a",
 			ProxyPassPosition:   at(7, 14),
+			ProxyProtocol:       "off",
 			ConnectTimeout:      5 * time.Second,
 			Timeout:             11 * time.Minute,
 			NextUpstream:        true,
@@ -156,7 +158,7 @@ smtp_replies = { unavailable = "a", limit = "b", too_many = "f", shutdown = "c",
 	require.Zero(t, c.WorkerShutdownTimeout)
 	require.Equal(t, 1500*time.Millisecond, c.StopTimeout)
 	require.Equal(t, "/run/smtplb.pid", c.Pid)
-	require.Equal(t, ErrorLog{"/var/log/smtplb.log", "debug", "smtplb"}, c.ErrorLog)
+	require.Equal(t, []ErrorLog{{Position{"t.toml", 7, 13}, "/var/log/smtplb.log", "debug"}}, c.ErrorLogs)
 	require.True(t, c.Daemon)
 	require.Equal(t, []string{"smtplb", "mail"}, []string{c.User, c.Group})
 	require.Equal(t, "/var/lib", c.WorkingDirectory)
@@ -218,8 +220,8 @@ smtp_replies = { unavailable = "a", limit = "b", too_many = "f", shutdown = "c",
 		netip.MustParsePrefix("2001:db8::/32"),
 		netip.MustParsePrefix("::1/128"),
 	}, s.RealIPFrom)
-	require.Equal(t, 100<<10, s.UploadRate)
-	require.Equal(t, 1<<20, s.DownloadRate)
+	require.Equal(t, Rate{Bytes: 100 << 10}, s.UploadRate)
+	require.Equal(t, Rate{Bytes: 1 << 20}, s.DownloadRate)
 	require.Equal(t, 3*time.Second, s.ProxyHeaderTimeout)
 	require.Equal(t, []AccessRule{
 		{Deny: true, Prefix: netip.MustParsePrefix("192.0.2.7/32")},

@@ -19,6 +19,7 @@ func validate(c *Config) Problems {
 	v.handlers()
 	v.proxyPasses()
 	v.variables()
+	v.errorLogs()
 	v.logs()
 	v.limits()
 	v.methods()
@@ -88,7 +89,6 @@ func (v *validator) upstreams() {
 
 // handlers checks that every server does one thing.
 func (v *validator) handlers() {
-	named := slices.ContainsFunc(v.cfg.Upstreams, func(u Upstream) bool { return !u.Implicit })
 	for _, s := range v.cfg.Servers {
 		passes := s.ProxyPass != "" || s.ProxyPassPosition != (Position{})
 		switch {
@@ -96,16 +96,15 @@ func (v *validator) handlers() {
 			v.problem(s.Return.Position, "return: the server has proxy_pass already, at %s; keep one of them", s.ProxyPassPosition)
 		case !passes && s.Return == nil:
 			v.problem(s.Position, `[[server]] needs "proxy_pass" or "return"`)
-		case s.ProxyPassText == "":
-		case strings.Contains(s.ProxyPassText, ":"):
-			v.problem(s.ProxyPassPosition, "proxy_pass: addresses with variables, as %q, are not supported by this version; "+
-				"variables may stand for the name of an upstream", s.ProxyPassText)
-		case !named:
-			v.problem(s.ProxyPassPosition, "proxy_pass: there is no upstream whose name %q could be, and addresses with variables "+
-				"are not supported by this version", s.ProxyPassText)
+		case s.ProxyPassText == "" && s.ProxyProtocol != "off" && s.ProxyProtocol != "":
+			v.problem(s.Position, "proxy_protocol belongs to [[upstream]], or to listen; here it is for addresses that variables in proxy_pass become")
 		}
 	}
 }
+
+// passesToAddress reports whether the variables of proxy_pass cannot become the
+// name of an upstream, which has no port.
+func (s *Server) passesToAddress() bool { return strings.Contains(s.ProxyPassText, ":") }
 
 // proxyPasses finds the upstream that each server means. A name of a group goes
 // before an address; servers that name one address share its implicit group.
@@ -175,9 +174,10 @@ const smtpsPort = 465
 // that servers are told.
 func (v *validator) clients() {
 	header := make(map[string]string, len(v.cfg.Upstreams))
-	blind := "" // a named upstream that is not told
+	named, blind := false, "" // there is a named upstream; one of those that is not told
 	for _, u := range v.cfg.Upstreams {
 		header[u.Name] = u.ProxyProtocol
+		named = named || !u.Implicit
 		if !u.Implicit && (u.ProxyProtocol == "" || u.ProxyProtocol == "off") {
 			blind = u.Name
 		}
@@ -199,12 +199,14 @@ func (v *validator) clients() {
 			local := l.Address.Path != "" || l.Address.Host == "localhost" || isIP && ip.IsLoopback()
 			public = public || !local
 		}
-		own := s.Bind != nil && s.Bind.Host == "" // servers see the client's own address
 		to := s.ProxyPass
 		if s.ProxyPassText != "" {
-			to = blind
+			if to = blind; s.passesToAddress() || !named {
+				to = s.ProxyPassText
+				header[to] = s.ProxyProtocol
+			}
 		}
-		if h := header[to]; to != "" && public && s.SMTP.On && !own && (h == "" || h == "off") {
+		if h := header[to]; to != "" && public && s.SMTP.On && !s.Bind.ofClient() && (h == "" || h == "off") {
 			v.warn(s.Position, "OPEN RELAY HAZARD: the servers of %q see every client as coming from this host, and take it for one of their own if this host is in their mynetworks; "+
 				"their limits and blocklists see one client, too. Turn proxy_protocol on, here and in those servers, or take this host out of what they trust", to)
 		}

@@ -179,3 +179,63 @@ func TestNginxHeaderForAny(t *testing.T) {
 	require.EqualError(t, err, `"proxy_protocol" is off here and v1 for the server in n.conf:2, but both may pass to upstream "b", `+
 		`whose servers expect one of them in n.conf:3`)
 }
+
+// What each session evaluates of its way, in TOML and as an nginx.conf has it.
+//
+// Fails if a text is taken for a value, or the client's address for a text; if a
+// doubtful one is not warned of; or if an address with a port concerns upstreams.
+func TestTextsOfSessions(t *testing.T) {
+	t.Parallel()
+	c, err := Parse("t.toml", []byte(`
+[[server]]
+listen = "127.0.0.1:1"
+proxy_pass = "$ip:25"
+proxy_protocol = "v2"
+proxy_bind = "$own"
+proxy_upload_rate = "${up}k"
+proxy_download_rate = "$down"
+[[server]]
+listen = "127.0.0.1:2"
+proxy_pass = "a"
+proxy_bind = { address = "$remote_addr:$remote_port", transparent = true }
+[[server]]
+listen = "127.0.0.1:3"
+proxy_pass = "$ip:25"
+proxy_bind = { address = "$own:25", transparent = true }
+smtp = false
+[[upstream]]
+name = "a"
+servers = ["h:1", "h:2"]
+method = { type = "hash", key = "gold" }
+`))
+	require.NoError(t, err)
+	at := func(line int) Position { return Position{"t.toml", line, 14} }
+	one, two, three := c.Servers[0], c.Servers[1], c.Servers[2]
+	require.Equal(t, &Bind{Position: at(6), Text: "$own"}, one.Bind)
+	require.Equal(t, Rate{Text: &Text{Position{"t.toml", 7, 21}, "${up}k"}}, one.UploadRate)
+	require.Equal(t, "$down", one.DownloadRate.Text.Text)
+	require.Equal(t, []any{"", "$ip:25", "v2"}, []any{one.ProxyPass, one.ProxyPassText, one.ProxyProtocol})
+	require.Equal(t, &Bind{Position: at(12), ClientPort: true, Transparent: true}, two.Bind)
+	require.Equal(t, &Bind{Position: at(16), Text: "$own:25", Transparent: true}, three.Bind)
+	require.True(t, c.Upstreams[0].Check.On, "whoever passes to addresses does not use it")
+	require.Equal(t, []string{`t.toml:21:10: method: key "gold" has no variables: all sessions of upstream "a" go to one server, and to another only while that is out`}, c.Warnings)
+	requireSame(t, c)
+
+	c = mustParseNginx(t, `stream {
+upstream a { hash gold; server h:1; check type=smtp; }
+upstream b { hash ""; server h:1; }
+split_clients $remote_addr $x { 50% a b; }
+server { listen 127.0.0.1:1; proxy_pass $ip:25; proxy_bind $remote_addr; proxy_protocol on; proxy_upload_rate $up; }
+server { listen 127.0.0.1:2; proxy_pass a; }
+}`)
+	require.Equal(t, []string{
+		`"hash" by an empty text is round robin in n.conf:3`,
+		`"b" has no effect: the value is "a" in n.conf:4`,
+		`"$remote_addr" in "proxy_bind" without "transparent": only the addresses of clients on this host can be bound in n.conf:5`,
+		`method: key "gold" has no variables: all sessions of upstream "a" go to one server, and to another only while that is out in n.conf:2`,
+	}, c.Warnings)
+	require.Equal(t, "round_robin", c.Upstreams[1].Method.Type)
+	require.Equal(t, []any{"v1", "off"}, []any{c.Servers[0].ProxyProtocol, c.Upstreams[0].ProxyProtocol})
+	require.Equal(t, []any{false, true}, []any{c.Servers[0].SMTP.On, c.Servers[1].SMTP.On})
+	requireSame(t, c)
+}

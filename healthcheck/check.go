@@ -21,13 +21,20 @@ type check struct {
 
 	cancel context.CancelFunc // of the running probe; nil if none runs
 	cut    bool               // the running probe: its result counts for nothing
-	again  bool               // somebody has asked for a probe after that one began
 	ended  time.Time          // of the last probe; zero if there was none
 
 	warned time.Time // of its certificate
 }
 
 func (k *check) running() bool { return k.cancel != nil }
+
+// begin notes that a probe runs from now on.
+func (k *check) begin(cancel context.CancelFunc) {
+	k.cancel, k.cut = cancel, false
+	for _, t := range k.targets {
+		t.again = false
+	}
+}
 
 // interval is the shortest one of the targets.
 func (k *check) interval() time.Duration {

@@ -134,6 +134,7 @@ func (c *Checker) run() {
 			close(u.done)
 		case e := <-c.ended:
 			c.running--
+			c.takeWanted(time.Now()) // who asked before the end did not ask for this one
 			c.finish(e.check, e.outcome, time.Now())
 		case <-c.ctx.Done():
 			for ; c.running > 0; c.running-- {
@@ -149,7 +150,7 @@ func (c *Checker) startDue(now time.Time) {
 	for len(c.queue) > 0 && c.running < maxRunning && !c.queue[0].due.After(now) {
 		k := heap.Pop(&c.queue).(*check)
 		ctx, cancel := context.WithCancel(c.ctx)
-		k.cancel, k.cut, k.again = cancel, false, false
+		k.begin(cancel)
 		c.running++
 		c.wg.Go(func() { c.visit(ctx, k) })
 	}
@@ -182,7 +183,7 @@ func (c *Checker) takeWanted(now time.Time) {
 		switch {
 		case t == nil:
 		case t.check.running():
-			t.check.again = true
+			t.again = true
 		default:
 			c.reschedule(t.check, earlier(t.check.due, t.check.soonest(now)))
 		}
@@ -214,12 +215,11 @@ func (c *Checker) finish(k *check, o outcome, now time.Time) {
 			wanted = within
 		}
 	}
-	if k.again || k.cut || o.fault != "" {
-		want(hurry)
-	}
 	switch {
 	case k.cut || c.ctx.Err() != nil:
+		want(hurry)
 	case o.fault != "":
+		want(hurry)
 		c.complain(k, o, now)
 	default:
 		for _, t := range k.targets {
@@ -227,7 +227,7 @@ func (c *Checker) finish(k *check, o outcome, now time.Time) {
 			r := t.count(o)
 			c.logResult(t, was, r)
 			want(c.report(t, r))
-			if t.rising() {
+			if t.again || t.rising() {
 				want(hurry)
 			}
 		}
@@ -242,7 +242,7 @@ func (c *Checker) finish(k *check, o outcome, now time.Time) {
 func (c *Checker) report(t *target, r Result) (wanted time.Duration) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.log.Error("report of a probe panicked", zap.String("upstream", t.Upstream),
+			c.logOf(t).Error("report of a probe panicked", zap.String("upstream", t.Upstream),
 				zap.String("peer", t.Name), zap.Any("panic", p), zap.Stack("stack"))
 		}
 	}()

@@ -1,8 +1,10 @@
 package healthcheck
 
 import (
+	"cmp"
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -11,6 +13,14 @@ import (
 	"smtplb/internal/smtp"
 )
 
+// logOf is where lines about a target go.
+func (c *Checker) logOf(t *target) *zap.Logger {
+	if t.Logger != nil {
+		return t.Logger
+	}
+	return c.log
+}
+
 // logResult writes a bad result; a change of state is for the Reporter's side
 // to write.
 func (c *Checker) logResult(t *target, was State, r Result) {
@@ -18,7 +28,7 @@ func (c *Checker) logResult(t *target, was State, r Result) {
 		return
 	}
 	// [info]; see package errorlog.
-	entry := c.log.Check(zapcore.DebugLevel, "probe failed")
+	entry := c.logOf(t).Check(zapcore.DebugLevel, "probe failed")
 	if entry == nil {
 		return
 	}
@@ -37,14 +47,14 @@ func (c *Checker) complain(k *check, o outcome, now time.Time) {
 	}
 	c.complained = now
 	t := k.targets[0]
-	c.log.Warn("probe counts for nothing, repeating it", zap.String("upstream", t.Upstream),
+	c.logOf(t).Warn("probe counts for nothing, repeating it", zap.String("upstream", t.Upstream),
 		zap.String("peer", t.Name), zap.String("reason", o.fault))
 }
 
 // lookAt warns of a certificate that ends soon, or has ended.
 func (c *Checker) lookAt(k *check, cert *x509.Certificate, now time.Time) {
-	ahead := k.settings.CertWarning
-	if cert == nil || ahead == 0 || cert.NotAfter.After(now.Add(ahead)) {
+	t := slices.MaxFunc(k.targets, func(a, b *target) int { return cmp.Compare(a.CertWarning, b.CertWarning) })
+	if cert == nil || t.CertWarning == 0 || cert.NotAfter.After(now.Add(t.CertWarning)) {
 		return
 	}
 	if !k.warned.IsZero() && now.Sub(k.warned) < 24*time.Hour {
@@ -55,8 +65,7 @@ func (c *Checker) lookAt(k *check, cert *x509.Certificate, now time.Time) {
 	if cert.NotAfter.Before(now) {
 		message = "certificate has ended"
 	}
-	t := k.targets[0]
-	c.log.Warn(message, zap.String("upstream", t.Upstream), zap.String("peer", t.Name),
+	c.logOf(t).Warn(message, zap.String("upstream", t.Upstream), zap.String("peer", t.Name),
 		zap.String("subject", smtp.Printable([]byte(cert.Subject.String()), smtp.LogLimit)),
 		zap.String("not_after", cert.NotAfter.UTC().Format(time.RFC3339)))
 }

@@ -156,6 +156,33 @@ func TestProbeNow(t *testing.T) {
 	})
 }
 
+// A probe that was under way when one was asked for says so, to who has asked: the
+// next one does not, nor does one that was asked for before.
+//
+// Fails if every good result is as good as another, or if one Reporter's request
+// makes the results of others stale.
+func TestStaleResults(t *testing.T) {
+	bubble(t, func(t *testing.T, f *field, c *Checker) {
+		var asks, other reporter
+		c.Update([]Target{aim("s:25", &asks), aim("s:25", &other)})
+		pass(3 * time.Second)
+		c.ProbeNow(&asks)
+		pass(50 * time.Millisecond)
+		require.Len(t, f.visits("s:25"), 2)
+		c.ProbeNow(&asks)
+		pass(2 * time.Second)
+		require.Len(t, f.visits("s:25"), 3)
+		var stale []bool
+		for _, r := range asks.results {
+			stale = append(stale, r.Stale)
+		}
+		require.Equal(t, []bool{false, true, false}, stale)
+		for _, r := range other.results {
+			require.False(t, r.Stale)
+		}
+	})
+}
+
 // An event loop calls it: no allocation.
 func TestProbeNowDoesNotAllocate(t *testing.T) {
 	c := newChecker(t, newField(0).dial)

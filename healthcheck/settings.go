@@ -26,9 +26,6 @@ type Settings struct {
 	Header  HeaderVersion // sent before anything else
 
 	TLS TLS
-	// CertWarning is how long before a server's certificate ends a warning is
-	// written, once a day; 0 is never.
-	CertWarning time.Duration
 
 	Verb Verb
 	Helo string // the name behind the verb

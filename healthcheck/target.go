@@ -1,17 +1,27 @@
 package healthcheck
 
-import "time"
+import (
+	"time"
+
+	"go.uber.org/zap"
+)
 
 // Target is one server as one user of it, an upstream, sees it.
 type Target struct {
 	Settings Settings
 
-	Upstream, Name string // of the user and the server, for the log
+	Upstream, Name string      // of the user and the server, for the log
+	Logger         *zap.Logger // takes what is said of the target; nil: the Checker's
 
 	// Interval is the time from the end of a probe to the next; DownInterval
 	// while the State is not Up, 0 is Interval. Targets that share a probe get the
 	// shortest.
 	Interval, DownInterval time.Duration
+
+	// CertWarning is how long before the server's certificate ends a warning is
+	// written, once a day; 0 is never. Of targets that share a probe the longest
+	// counts.
+	CertWarning time.Duration
 
 	Rise int // good results in a row that bring a server back; 0 is 1
 	Fall int // bad results in a row that take it out; 0 is 1
@@ -53,7 +63,11 @@ type Result struct {
 	Good bool
 	// Soft, if not Good: a living server refuses for the moment, with 4yz. Not
 	// Soft is 5yz, silence, nonsense, or no connection.
-	Soft  bool
+	Soft bool
+	// Stale says that this Reporter has asked for a probe when this one was under
+	// way: what it has found out may be older than the reason to ask. Another one
+	// follows in a second.
+	Stale bool
 	State State       // with this result
 	Why   string      // a printable line, such as "EHLO: 421 4.3.2 shutting down", or "250 mx.example.com" if Good
 	Agent AgentReport // of Settings.Agent, if Good
@@ -64,6 +78,7 @@ type target struct {
 	Target
 
 	check *check // shared by the targets of these Settings
+	again bool   // its Reporter has asked for a probe since the latest began
 	state State
 	good  int // results in a row; one of the two is 0
 	bad   int
@@ -87,7 +102,7 @@ func (t *target) count(o outcome) Result {
 			t.state = Down
 		}
 	}
-	return Result{Good: o.good, Soft: o.soft, State: t.state, Why: o.why, Agent: o.agent}
+	return Result{Good: o.good, Soft: o.soft, Stale: t.again, State: t.state, Why: o.why, Agent: o.agent}
 }
 
 // rising reports whether further good results would bring the server back.

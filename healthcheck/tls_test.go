@@ -118,9 +118,9 @@ func TestNoHandshake(t *testing.T) {
 	})
 }
 
-// Once a day for each Settings, ahead of the end and after it, and never if it
-// is not asked for. Fails if lookAt does not remember, or compares the wrong way
-// round.
+// Once a day for each Settings, ahead of the end and after it, and never if none
+// of its targets asks for it. Fails if lookAt does not remember, compares the wrong
+// way round, or goes by the first target.
 func TestCertificateWarning(t *testing.T) {
 	const day = 24 * time.Hour
 	tests := []struct {
@@ -142,7 +142,9 @@ func TestCertificateWarning(t *testing.T) {
 			core, logs := observer.New(zapcore.InfoLevel)
 			c := &Checker{log: zap.New(core)}
 			tg := &target{Target: aim("s:25", nil)}
-			k := &check{settings: Settings{CertWarning: tt.warning}, targets: []*target{tg, tg}}
+			longest := *tg
+			longest.CertWarning = tt.warning
+			k := &check{targets: []*target{tg, &longest}}
 			for range 30 {
 				c.lookAt(k, nil, now)
 				c.lookAt(k, cert, now)
@@ -174,7 +176,7 @@ func TestCertificateIsLookedAt(t *testing.T) {
 		defer c.Stop()
 		var r reporter
 		tg := aim("s:25", &r)
-		tg.Settings.SMTP, tg.Settings.TLS, tg.Settings.CertWarning = true, StartTLS, 2*time.Hour
+		tg.Settings.SMTP, tg.Settings.TLS, tg.CertWarning = true, StartTLS, 2*time.Hour
 		c.Update([]Target{tg})
 		pass(time.Minute)
 		require.Greater(t, r.count(), 3)

@@ -135,6 +135,8 @@ func TestSessionsAsNginx(t *testing.T) {
 		"proxy_bind":          testProxyBind,
 		"access":              testAccess,
 		"rates":               testRates,
+		"values-of-bind":      testValuesOfBind,
+		"values-of-pass":      testValuesOfPass,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -43,6 +43,7 @@ func TestTransparentBind(t *testing.T) {
 		{name: "named client", bind: `"client"`, front: true, want: named},
 		{name: "named client and port", bind: `"client:port"`, front: true, want: named, port: true},
 		{name: "stranger", bind: `{ address = "203.0.113.9", transparent = true }`, want: "203.0.113.9:0", warns: true},
+		{name: "stranger by a variable", bind: `{ address = "203.0.113.$x", transparent = true }` + "\nset = { x = '9:444' }", want: "203.0.113.9:444", port: true, warns: true},
 		{name: "stranger and port", bind: `{ address = "203.0.113.9:444", transparent = true }`, want: "203.0.113.9:444", port: true, warns: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -276,10 +276,12 @@ func TestSequencesAsNginx(t *testing.T) {
 }
 
 // A thousand clients get the server that nginx has for them, by both hashes,
-// also from a list with one server fewer, and one with a server that is down.
-// Names are as configured, weights and all.
+// also from a list with one server fewer, and one with a server that is down; and
+// by a constant the one that it has for all. Names are as configured, weights and
+// all.
 //
-// Fails if the key has a port, or if a hash, a point or an order differs.
+// Fails if the key has a port, if a hash, a point or an order differs, or if a
+// constant is taken for the client's address.
 func TestHashesAsNginx(t *testing.T) {
 	t.Parallel()
 	const clients = 1000
@@ -293,6 +295,9 @@ func TestHashesAsNginx(t *testing.T) {
 		down.down[3] = true
 		all = append(all, full, fewer, down)
 	}
+	all = append(all,
+		plainGroup(`{ type = "hash", key = "gold" }`, "hash gold;", 1, 2, 1, 3, 1),
+		plainGroup(`{ type = "hash", key = "gold", consistent = true }`, "hash gold consistent;", 1, 2, 1, 3, 1))
 	pairs := both(t, newVoters(t, 5), all...)
 	require.NoError(t, few(clients, func(i int) error {
 		client := fmt.Sprintf("127.%d.%d.%d", 1+i%251, i*7%256, 1+i*13%253)

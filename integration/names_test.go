@@ -18,7 +18,8 @@ import (
 // a warning; one that has never been found stops the start, and leaves the
 // running configuration alone at a reload. T2.
 //
-// Fails if a failed lookup fails the reload.
+// Fails if a failed lookup fails the reload, or if an answer in another order is
+// another one.
 func TestHostNames(t *testing.T) {
 	t.Parallel()
 	a := mx(t, "a")
@@ -52,6 +53,10 @@ func TestHostNames(t *testing.T) {
 	d.set("gw.example.test", "127.0.0.1", "127.0.0.2")
 	hangUp(t, p)
 	require.ElementsMatch(t, []byte("ab"), []byte(visits(t, addr, 2)))
+
+	d.set("gw.example.test", "127.0.0.2", "127.0.0.1")
+	hangUp(t, p)
+	require.Equal(t, "ab", visits(t, addr, 2), "the rotation goes on, whatever the order of the answer")
 
 	d.fail(true)
 	hangUp(t, p)

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -37,10 +38,10 @@ func TestLogsAsNginx(t *testing.T) {
 	var servers strings.Builder
 	for i := range scenes {
 		scenes[i].port, scenes[i].group = smtptest.FreePort(t), fmt.Sprintf("group%d", i)
-		fmt.Fprintf(&servers, "upstream %[1]s { server %[2]s; }\nserver { listen %[3]s; proxy_pass %[1]s; %[4]s }\n",
-			scenes[i].group, strings.Join(scenes[i].servers, "; server "), scenes[i].listens(), scenes[i].lines)
+		fmt.Fprintf(&servers, "upstream %s { server %s; }\nserver { listen %s; proxy_pass %s; %s }\n",
+			scenes[i].group, strings.Join(scenes[i].servers, "; server "), scenes[i].listens(), cmp.Or(scenes[i].pass, scenes[i].group), scenes[i].lines)
 	}
-	sides := quietly(t, scenes[0].port, "error_log stderr info;\n"+servers.String())
+	sides := quietly(t, scenes[0].port, "", "error_log stderr info;\n"+servers.String())
 
 	var logs [2]sessionLog
 	for i, s := range sides {
@@ -122,6 +123,7 @@ type logScene struct {
 	network string   // "" means "tcp" to $host; "tcp6", "unix"
 	option  string   // of listen
 	servers []string // and their parameters
+	pass    string   // where, by a variable; "" means to the upstream of these servers
 	lines   string   // of the server block
 	times   int      // sessions; 0 means one
 	play    func(t *testing.T, c net.Conn)
@@ -323,9 +325,36 @@ func (w *logWorld) scenes(t *testing.T) []logScene {
 		{name: "bound", servers: one(w.talker), lines: "proxy_bind 127.0.0.9;", play: quits},
 		{name: "cannot be bound", servers: one(w.talker), lines: "proxy_bind 192.0.2.77;", play: ends},
 
+		{name: "bound by a variable", servers: one(w.talker), lines: "set $own 127.0.0.9; proxy_bind $own;", play: quits},
+		{name: "bound to nothing", servers: one(w.talker), lines: `set $own ""; proxy_bind $own;`, play: quits},
+		{name: "bound to no address", servers: one(w.talker), lines: "set $own off; proxy_bind $own;", play: quits},
+		{name: "bound to a host without a port", servers: one(w.talker), lines: "set $own 127.0.0.9; proxy_bind $own:;", play: quits},
+		{name: "bound to the client", servers: one(w.talker), lines: "proxy_bind $remote_addr;", play: quits},
+		{name: "bound to the client's socket", network: "unix", servers: one(w.talker), lines: "proxy_bind $remote_addr;", play: quits},
+		{name: "cannot be bound by a variable", servers: one(w.talker), lines: "set $own 192.0.2.77; proxy_bind $own:25;", play: ends},
+		{name: "cannot be bound by a constant", servers: one(w.talker), lines: "proxy_bind 192.0.2.77:25;", play: ends},
+		{name: "rates", servers: one(w.talker), lines: "set $rate 1; proxy_upload_rate ${rate}m; proxy_download_rate ${rate}00k;", play: quits},
+		{name: "no rates", servers: one(w.talker), lines: "set $rate fast; proxy_upload_rate $rate; proxy_download_rate $rate$upstream_addr;", play: quits},
+		{name: "rates without a server", servers: one(w.refused), lines: "set $rate fast; proxy_upload_rate $rate;", play: ends},
+
+		{name: "to an address", servers: one(w.talker), pass: "127.0.0.1:$to", lines: "set $to " + portIn(w.talker) + ";", play: quits},
+		{name: "to a unix socket", servers: one(w.talker), pass: "unix:$to", lines: "set $to " + strings.TrimPrefix(w.talkerUnix, "unix:") + ";", play: quits},
+		{name: "to an IPv6 address", servers: one(w.talker), pass: "[::1]:$to", lines: "set $to " + portIn(w.talker6) + ";", play: quits},
+		{name: "to an address that refuses", servers: one(w.talker), pass: "127.0.0.1:$to", lines: "set $to " + portIn(w.refused) + ";", times: 2, play: ends},
+		{name: "to no unix socket", servers: one(w.talker), pass: "unix:$to", lines: "set $to /none;", play: ends},
+		{name: "to an address that is told", servers: one(w.talker), pass: "127.0.0.1:$to",
+			lines: "set $to " + portIn(w.talker) + "; proxy_protocol on;", play: quits},
+		{name: "to a name", servers: one(w.talker), pass: "$to:25", lines: "set $to mx.example.org;", play: ends},
+		{name: "to nobody", servers: one(w.talker), pass: "$to:25", lines: `set $to "";`, play: ends},
+		{name: "to no port", servers: one(w.talker), pass: "$to:0", lines: "set $to 127.0.0.1;", play: ends},
+		{name: "to an upstream's port", servers: one(w.talker), pass: "$to:25", lines: "set $to group0;", play: ends},
+		{name: "to half an address", servers: one(w.talker), pass: "$to:1", lines: `set $to "[::1";`, play: ends},
+
 		{name: "open at the end", servers: one(w.talker)},
 	}
 }
+
+func portIn(addr string) string { return addr[strings.LastIndexByte(addr, ':')+1:] }
 
 // nobodyListens is a unix socket that is left over.
 func nobodyListens(t *testing.T, dir string) string {
@@ -344,20 +373,20 @@ type leaving struct {
 
 // quietly is beside, for sides that quit, and then within half a second. The
 // stream block says where to log.
-func quietly(t *testing.T, port int, stream string) [2]leaving {
+func quietly(t *testing.T, port int, main, stream string) [2]leaving {
 	t.Helper()
 	const grace = "worker_shutdown_timeout 500ms;"
-	text := func(s side) string {
-		return strings.NewReplacer("$host", s.host, "$six", strconv.Itoa(s.six), "$dir", s.dir).Replace(stream)
+	on := func(s side, text string) string {
+		return strings.NewReplacer("$host", s.host, "$six", strconv.Itoa(s.six), "$dir", s.dir).Replace(text)
 	}
 	nginx := side{name: "nginx", host: "127.0.0.1", six: smtptest.FreePort(t), dir: openDir(t)}
 	// A stream block is all that can be given; after it another one, of no use.
-	d := peers.NginxStream(t, nginx.at(port), text(nginx)+"}\n"+grace+"\nhttp {")
+	d := peers.NginxStream(t, nginx.at(port), on(nginx, stream)+"}\n"+grace+on(nginx, main)+"\nhttp {")
 	nginx.log = d.Log
 	smtplb := side{name: "smtplb", host: "127.0.0.2", six: smtptest.FreePort(t), dir: openDir(t)}
 	conf := filepath.Join(smtplb.dir, "nginx.conf")
 	require.NoError(t, os.WriteFile(conf, []byte(
-		"daemon off;\nworker_processes 1;\n"+grace+"\nevents {}\nstream {\n"+text(smtplb)+"}\n"), 0o600))
+		"daemon off;\nworker_processes 1;\nerror_log stderr notice;\n"+grace+on(smtplb, main)+"\nevents {}\nstream {\n"+on(smtplb, stream)+"}\n"), 0o600))
 	p := smtptest.Launch{Args: []string{"-c", conf}}.Start(t, "# not read: the last -c counts\n")
 	p.Ready()
 	smtplb.log = p.Log

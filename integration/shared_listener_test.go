@@ -100,7 +100,7 @@ func startNginx(t *testing.T, port int, stream string) func() string {
 func startSmtplb(t *testing.T, _ int, stream string) func() string {
 	t.Helper()
 	conf := filepath.Join(shortDir(t), "nginx.conf")
-	require.NoError(t, os.WriteFile(conf, []byte("daemon off;\nworker_processes 1;\nevents {}\nstream {\n"+stream+"\n}\n"), 0o600))
+	require.NoError(t, os.WriteFile(conf, []byte("daemon off;\nworker_processes 1;\nerror_log stderr notice;\nevents {}\nstream {\n"+stream+"\n}\n"), 0o600))
 	p := smtptest.Launch{Args: []string{"-c", conf}}.Start(t, "# not read: the last -c counts\n")
 	p.Ready()
 	return p.Log

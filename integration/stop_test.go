@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"smtplb/internal/smtptest"
 	"smtplb/internal/smtptest/ledger"
@@ -181,6 +182,47 @@ func TestTermHurries(t *testing.T) {
 			p.Await("sessions ended by the stop", 1)
 		})
 	}
+}
+
+// A stop is heard whatever else was sent before, while the process was busy: here
+// with a log that nobody reads, and that takes its time to be opened anew.
+//
+// Fails if all signals come through one channel, be it for 16.
+func TestStopIsHeard(t *testing.T) {
+	t.Parallel()
+	a := mx(t, "a")
+	addr, fifo := freeAddr(t), filepath.Join(shortDir(t), "log")
+	require.NoError(t, unix.Mkfifo(fifo, 0o600))
+	fd, err := unix.Open(fifo, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { unix.Close(fd) })
+	room, err := unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, 4096)
+	require.NoError(t, err)
+	p := smtptest.Launch{}.Start(t, fmt.Sprintf("error_log = %q\n", fifo)+upstream("mail", server(a.Addr()))+proxy(addr, "mail"))
+	smtptest.Eventually(t, patience, "it listens", func() bool {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	smtptest.Eventually(t, patience, "the log is full", func() bool {
+		p.Signal(syscall.SIGUSR2)
+		n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
+		require.NoError(t, err)
+		return n > room-100
+	})
+	p.Signal(syscall.SIGUSR2)
+	p.Signal(syscall.SIGUSR1)
+	pause := time.NewTicker(2 * time.Millisecond) // lest the kernel make one of them
+	defer pause.Stop()
+	for range 40 {
+		<-pause.C
+		p.Signal(syscall.SIGUSR2)
+	}
+	<-pause.C
+	p.Signal(syscall.SIGTERM)
+	require.Zero(t, p.Exit(patience))
 }
 
 // SIGUSR1 goes on with a new file where the log was, after it was renamed, and

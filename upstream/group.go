@@ -76,15 +76,24 @@ func NewGroup(c Config) *Group {
 	return g
 }
 
+// Lone makes the group of a session whose server is known by nothing but its
+// address. Nobody else has it, and as its only server is never out, it has no past
+// to be remembered (ngx_stream_upstream_create_round_robin_peer).
+func Lone(a Addr) *Group {
+	never := func([]Server) Method { return nil } // is a method asked about one server
+	return NewGroup(Config{Name: a.String(), Method: never, Servers: []Server{{Name: a.String(), Addr: a}}})
+}
+
 // Name returns the group's name.
 func (g *Group) Name() string { return g.name }
 
 // Update gives the group a new configuration at one stroke. A server's live
 // state stays with its address, and with its place among equal addresses; the
 // effective weight keeps its share of a changed weight, and an agent's word
-// stands while there are agents. A server that is gone
-// keeps its state while sessions hold it, and so finds it again if it returns
-// before they have ended. The name of a group does not change.
+// stands while there are agents. A server that is gone keeps its state while
+// sessions hold it, and so finds it again if it returns before they have ended,
+// but for its health, which a check finds out anew. The name of a group does not
+// change.
 func (g *Group) Update(c Config) {
 	primary, backup := c.tiers() // may take its time
 	g.mu.Lock()
@@ -127,7 +136,7 @@ func (g *Group) Update(c Config) {
 		case c.DefaultDown:
 			p.reset(StateUnhealthy)
 		default:
-			p.reset(StateChecking) // nothing was found out while it was down
+			p.reset(StateChecking) // nothing was found out while it was down, or gone
 		}
 		s := *p.slot
 		s.configure(sc)
@@ -153,7 +162,8 @@ func (g *Group) Update(c Config) {
 		if known[p.key] == nil {
 			continue
 		}
-		s := *p.slot // a turn may still name the peer: leave it a slot, not the old array
+		s := *p.slot  // a turn may still name the peer: leave it a slot, not the old array
+		s.down = true // so that a check looks at it first, should it return
 		p.slot = &s
 		if s.Conns > 0 {
 			g.retired = append(g.retired, p)

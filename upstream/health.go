@@ -19,6 +19,7 @@ import "fmt"
 // Probe is the result of a probe.
 type Probe struct {
 	Good  bool
+	Stale bool   // begun before the latest request for one
 	State State  // by rise and fall: StateUp, StateBusy or StateUnhealthy
 	Why   string // what was found, printable
 }
@@ -165,6 +166,8 @@ func (p *Peer) Probed(r Probe, now int64) (wanted int64) {
 		}
 		g.change(s, r.State, r.Why, now)
 		return 0
+	case r.Good && r.Stale && s.health == StateSuspect:
+		return 1 // it may have been good before what has made it a suspect
 	case r.Good:
 		// The quarantine is counted from its begin: sessions that fail
 		// meanwhile could prolong it for ever.

@@ -48,6 +48,7 @@ var (
 	fallen  = upstream.Probe{State: upstream.StateUnhealthy, Why: "connect: refused"}
 	tooBusy = upstream.Probe{State: upstream.StateBusy, Why: "greeting: 421 4.3.2 busy"}
 	rising  = upstream.Probe{Good: true, State: upstream.StateUnhealthy, Why: "250 a"}
+	stale   = upstream.Probe{Good: true, Stale: true, State: upstream.StateUp, Why: "250 a"}
 )
 
 // What becomes of the first of two servers by what sessions and probes find
@@ -58,8 +59,9 @@ var (
 // (blip, confirmed), if a probe brings a quarantined server back before
 // fail_timeout (confirmed), if a bad probe out of the blue raises suspicion
 // (alternating), if the check's word does not count in every state (fallen),
-// and if a good probe forgives nothing (blip: the fourth failure would be one
-// too many), or the end of an old session hides that nobody is greeted
+// if a good probe forgives nothing (blip: the fourth failure would be one
+// too many) or clears a suspicion that came after it (good before the failures),
+// or the end of an old session hides that nobody is greeted
 // (greeted meanwhile).
 func TestCheckedServer(t *testing.T) {
 	t.Parallel()
@@ -81,6 +83,10 @@ func TestCheckedServer(t *testing.T) {
 			{101, bad, "a suspect-unavail", 1},
 			{102, bad, "", 1},
 			{103, good, "", 9}, {111, good, "", 1}, {112, good, "a unavail-up", 0},
+		},
+		"good before the failures": {
+			{100, refused, "", 0}, {100, refused, "", 0}, {100, refused, "a up-suspect", 0},
+			{101, stale, "", 1}, {102, bad, "a suspect-unavail", 1}, {113, stale, "a unavail-up", 0},
 		},
 		"fallen while suspect": {
 			{100, refused, "", 0}, {100, refused, "", 0}, {100, refused, "a up-suspect", 0},
@@ -276,8 +282,8 @@ func TestLastResortIsRare(t *testing.T) {
 // A server that is new in a running group is the last to be asked until its
 // first probe; one that begins with the group is up, or out by default_down.
 //
-// Fails if a new server is trusted unseen, or all of a new group are not, and if
-// a server that was never found to be out has a slow start.
+// Fails if a new server is trusted unseen, or one that was gone, or all of a new
+// group are not, and if a server that was never found to be out has a slow start.
 func TestNewServers(t *testing.T) {
 	t.Parallel()
 	var changes []string
@@ -296,6 +302,13 @@ func TestNewServers(t *testing.T) {
 	b2 := status(t, g, "b", 102)
 	require.Equal(t, upstream.StateChecking, b2.State, "back from maintenance")
 	require.Equal(t, int64(-1), b2.Since, "whatever was before that")
+
+	turn, held := pick(g, 102)
+	require.Equal(t, "a", name(held))
+	g.Update(checked(&changes, b))
+	g.Update(checked(&changes, b, a))
+	require.Equal(t, upstream.StateChecking, status(t, g, "a", 102).State, "it was gone, though held")
+	held.Release(turn, upstream.OutcomeOK, 102)
 
 	slow := func(s *upstream.Server) { s.SlowStart = 30 }
 	c := checked(&changes, with(a, slow), with(b, slow))

@@ -2,12 +2,14 @@ package upstream
 
 import (
 	"bytes"
+	"container/heap"
 	"net/netip"
 )
 
 // queue is where sessions wait while every server that they could have has
 // max_conns sessions. Clients take turns by their addresses, and come first in,
 // first out within one, so that nobody is served sooner for coming more often.
+// Nor does anybody fill the queue alone: when it is full, the longest line gives way.
 //
 // After each change that may have made room, serve gives it away. What is free
 // then is nothing that anybody here could have: so a newcomer who is given it has
@@ -17,12 +19,15 @@ type queue struct {
 	n     int
 	lines map[netip.Addr]*line
 	turn  *line // whose turn it is, in the ring of all; nil: nobody waits
+	ranks ranks // of all
 }
 
 // line are the sessions of one address, at least one, in the order of arrival.
 type line struct {
 	origin      netip.Addr
 	first, last *waiter
+	n           int
+	rank        int // its place in ranks
 	next, prev  *line
 }
 
@@ -38,15 +43,17 @@ type waiter struct {
 }
 
 // Wait has a session wait for a server, after Next has found all full. It
-// returns false if the queue is full. From is the client's address.
+// returns false if there is no room for it. From is the client's address.
 //
 // Once a server is given to the session, which by then counts among that
-// server's connections, wake is called, with the group locked: it must neither
-// block nor use the group, only see to it that the session calls Claim. Until
-// Claim returns a server, or Withdraw, the turn is the group's: it must not move,
-// and nobody else may touch it.
+// server's connections, or its room to another, wake is called, with the group
+// locked: it must neither block nor use the group, only see to it that the
+// session calls Claim. Until Claim says that it waits no more, or Withdraw, the
+// turn is the group's: it must not move, and nobody else may touch it.
 //
-// A session that has been given a server in vain goes to the front.
+// A session that has been given a server in vain goes to the front. In a full
+// queue there is room for it, or for who is new, at the cost of the latest
+// session of the longest line, if that is longer than its own.
 func (g *Group) Wait(t *Turn, from netip.Addr, wake func()) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -54,27 +61,35 @@ func (g *Group) Wait(t *Turn, from netip.Addr, wake func()) bool {
 	if t.waiting != nil {
 		panic("upstream: BUG: a turn waits twice")
 	}
-	if g.queue.n >= g.queue.limit {
-		return false
-	}
-	t.waiting = &waiter{turn: t, key: bytes.Clone(t.Session.Key), wake: wake}
-	g.queue.push(t.waiting, hostOf(from.Unmap()))
+	w := &waiter{turn: t, key: bytes.Clone(t.Session.Key), wake: wake}
+	t.waiting = w
+	g.queue.push(w, hostOf(from.Unmap()))
 	g.serve() // room may have been made since Next
-	return true
+	if g.queue.n <= g.queue.limit || w.peer != nil {
+		return true
+	}
+	last := g.queue.longest(w.line).last
+	last.turn.waiting = nil
+	g.queue.remove(last)
+	if last != w {
+		last.wake()
+	}
+	return last != w
 }
 
 // Claim returns the server that was given to a waiting session, whose turn is
-// its own again; nil if it still waits.
-func (g *Group) Claim(t *Turn) *Peer {
+// its own again; or that the session still waits; or neither, if it had to give
+// way to another.
+func (g *Group) Claim(t *Turn) (p *Peer, waits bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 
 	w := t.waiting
 	if w == nil || w.peer == nil {
-		return nil
+		return nil, w != nil
 	}
 	t.waiting = nil
-	return w.peer
+	return w.peer, false
 }
 
 // Withdraw takes a session out of the queue that will not wait any longer. If a
@@ -197,6 +212,7 @@ func (q *queue) push(w *waiter, origin netip.Addr) {
 		l = &line{origin: origin}
 		q.lines[origin] = l
 		q.append(l)
+		heap.Push(&q.ranks, l)
 	}
 	w.line = l
 	if w.turn.fresh() {
@@ -207,7 +223,7 @@ func (q *queue) push(w *waiter, origin netip.Addr) {
 		q.turn = l
 	}
 	*l.after(w.prev), *l.before(w.next) = w, w
-	q.n++
+	q.count(l, 1)
 }
 
 // remove takes a session out of its line, and the line out of the ring if
@@ -216,11 +232,27 @@ func (q *queue) remove(w *waiter) {
 	l := w.line
 	*l.after(w.prev), *l.before(w.next) = w.next, w.prev
 	w.line, w.next, w.prev = nil, nil, nil
-	q.n--
+	q.count(l, -1)
 	if l.first == nil {
 		delete(q.lines, l.origin)
 		q.detach(l)
+		heap.Remove(&q.ranks, l.rank)
 	}
+}
+
+// count notes that a line has become longer or shorter.
+func (q *queue) count(l *line, by int) {
+	q.n += by
+	l.n += by
+	heap.Fix(&q.ranks, l.rank)
+}
+
+// longest returns the longest line: l, if no other is longer.
+func (q *queue) longest(l *line) *line {
+	if first := q.ranks[0]; first.n > l.n {
+		return first
+	}
+	return l
 }
 
 // after is the link to whom follows w, or to the first; before is that to whom
@@ -264,4 +296,29 @@ func (q *queue) detach(l *line) {
 		q.turn = l.next
 	}
 	l.prev.next, l.next.prev = l.next, l.prev
+}
+
+// ranks is a heap of all lines, the longest in front; see container/heap.
+type ranks []*line
+
+func (r ranks) Len() int           { return len(r) }
+func (r ranks) Less(i, j int) bool { return r[i].n > r[j].n }
+
+func (r ranks) Swap(i, j int) {
+	r[i], r[j] = r[j], r[i]
+	r[i].rank, r[j].rank = i, j
+}
+
+func (r *ranks) Push(x any) {
+	l := x.(*line)
+	l.rank = len(*r)
+	*r = append(*r, l)
+}
+
+func (r *ranks) Pop() any {
+	last := len(*r) - 1
+	l := (*r)[last]
+	(*r)[last] = nil
+	*r = (*r)[:last]
+	return l
 }

@@ -31,6 +31,7 @@ type visitor struct {
 	turn  upstream.Turn
 	peer  *upstream.Peer
 	woken atomic.Bool
+	lost  bool // it had to give way
 }
 
 // come starts a session from an address. It is refused if it has neither a
@@ -51,7 +52,9 @@ func (v *visitor) next(from string, now int64) (waits bool) {
 // claim returns the letter of the server that the session has by now, or "-".
 func (v *visitor) claim() string {
 	if v.woken.Load() {
-		v.peer = v.g.Claim(&v.turn)
+		var waits bool
+		v.peer, waits = v.g.Claim(&v.turn)
+		v.lost = v.peer == nil && !waits
 		v.woken.Store(false)
 	}
 	return name(v.peer)
@@ -100,10 +103,12 @@ func TestQueueTakesTurns(t *testing.T) {
 
 // Whatever comes, leaves and ends, in any order: a place that becomes free goes
 // to who is next by a simple model, none stays free while somebody waits, and no
-// server has more than max_conns.
+// server has more than max_conns. In a full queue the latest of a longest line
+// gives way to a newcomer from a line that is shorter even with him.
 //
 // Fails if an address that loses a waiting session, or all of them, loses or
-// doubles its turn.
+// doubles its turn; if a full queue refuses everybody, or lets anybody else give
+// way; and if lines are not counted right.
 func TestQueueLikeModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -120,6 +125,33 @@ func TestQueueLikeModel(t *testing.T) {
 				n += len(o.line)
 			}
 			return n
+		}
+		index := func(from string) int {
+			return slices.IndexFunc(ring, func(o *origin) bool { return o.from == from })
+		}
+		ahead := func(from string) int {
+			if i := index(from); i >= 0 {
+				return len(ring[i].line)
+			}
+			return 0
+		}
+		longest := func() (n int) {
+			for _, o := range ring {
+				n = max(n, len(o.line))
+			}
+			return n
+		}
+		giveWay := func() {
+			lost := 0
+			for _, o := range ring {
+				v := o.line[len(o.line)-1]
+				if v.claim(); v.lost {
+					lost++
+					require.Equal(t, longest(), len(o.line))
+					o.line = o.line[:len(o.line)-1]
+				}
+			}
+			require.Equal(t, 1, lost)
 		}
 		given := func() {
 			for len(ring) > 0 && len(seated) < places {
@@ -141,11 +173,14 @@ func TestQueueLikeModel(t *testing.T) {
 				case len(seated) < places:
 					require.NotEqual(t, "-", v.claim())
 					seated = append(seated, v)
-				case waiting() == size:
+				case waiting() == size && longest() <= ahead(from)+1:
 					require.Equal(t, "-", v.claim())
 				default:
 					require.Equal(t, "-", v.claim(), "newcomers do not overtake")
-					i := slices.IndexFunc(ring, func(o *origin) bool { return o.from == from })
+					if waiting() == size {
+						giveWay()
+					}
+					i := index(from)
 					if i < 0 {
 						i = len(ring)
 						ring = append(ring, &origin{from: from})
@@ -200,7 +235,7 @@ func TestGivenToOneThatLeaves(t *testing.T) {
 	require.True(t, first.woken.Load())
 	require.False(t, second.woken.Load())
 	g.Withdraw(&first.turn, 0)
-	require.Nil(t, g.Claim(&first.turn))
+	require.Equal(t, "-", first.claim())
 	require.Equal(t, "a", second.claim())
 	require.Equal(t, 1, status(t, g, "a", 0).Conns)
 	second.release(upstream.OutcomeOK, 0)
@@ -368,6 +403,46 @@ func TestWhatWakes(t *testing.T) {
 	require.Equal(t, "b", waiter.claim())
 }
 
+// One address has filled the queue. Whoever else comes takes the place of its
+// latest session, until it has no more of them than the others. A session that
+// comes back finds room in the same way, and has its place in front.
+//
+// Fails if one address can fill the queue, if who came first gives way, or if a
+// session that has given way is served.
+func TestQueueGivesWay(t *testing.T) {
+	t.Parallel()
+	never := func(s *upstream.Server) { s.MaxConns, s.MaxFails = 1, 0 }
+	g := upstream.NewGroup(queueing(4, with(server("a"), never), with(server("b"), never)))
+	holder, other := come(g, "192.0.2.9", 0), come(g, "192.0.2.9", 0)
+	var hoard [4]*visitor
+	for i := range hoard {
+		hoard[i] = come(g, "192.0.2.1", 0)
+	}
+	require.False(t, (&visitor{g: g}).begin().next("192.0.2.1", 0), "all room is its own already")
+	second := come(g, "192.0.2.2", 0)
+	third := come(g, "192.0.2.2", 0)
+	require.False(t, (&visitor{g: g}).begin().next("192.0.2.2", 0))
+	require.Equal(t, 4, g.Waiting())
+	for i, v := range hoard {
+		require.Equal(t, "-", v.claim())
+		require.Equal(t, i >= 2, v.lost, "%d", i)
+	}
+
+	holder.release(upstream.OutcomeOK, 0)
+	require.Equal(t, "a", hoard[0].claim())
+	hoard[0].release(upstream.OutcomeRefused, 0)
+	require.Equal(t, "a", second.claim())
+	fourth := come(g, "192.0.2.4", 0)
+	fifth := come(g, "192.0.2.2", 0)
+	require.Equal(t, 4, g.Waiting())
+	require.True(t, hoard[0].next("192.0.2.1", 0))
+	require.Equal(t, "-", hoard[1].claim())
+	require.True(t, hoard[1].lost, "to one of its own address: no line is longer")
+	require.Equal(t, 4, g.Waiting())
+	other.release(upstream.OutcomeOK, 0)
+	require.Equal(t, "b", hoard[0].claim(), "before %v, %v and %v", third, fourth, fifth)
+}
+
 // A session that has tried a server waits for others only, in front of those
 // who came later; what it cannot use is given to them.
 //
@@ -448,7 +523,7 @@ func TestQueueRaces(t *testing.T) {
 						continue
 					}
 					<-woken
-					p = g.Claim(&turn)
+					p, _ = g.Claim(&turn)
 				}
 				here := &busy[p.Addr().TCP.Port()%2]
 				if here.Add(1) > places {
@@ -528,7 +603,7 @@ func BenchmarkQueueHandOver(b *testing.B) {
 				join(i)
 				holder.release(upstream.OutcomeOK, 0)
 				holder = next
-				holder.peer = g.Claim(&holder.turn)
+				holder.peer, _ = g.Claim(&holder.turn)
 			}
 		})
 	}

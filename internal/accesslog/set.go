@@ -86,7 +86,7 @@ func (s *Set) endLocked(q *sink.Queue) {
 // use, and the error names it.
 func (s *Set) Reopen() error {
 	old, err := s.reopen()
-	waitAll(old, sink.Handover)
+	sink.WaitAll(old, sink.Handover)
 	return err
 }
 
@@ -151,20 +151,9 @@ func (s *Set) Close(timeout time.Duration) error {
 	s.mu.Unlock()
 
 	var errs []error
-	for _, q := range waitAll(all, timeout) {
+	for _, q := range sink.WaitAll(all, timeout) {
 		errs = append(errs, fmt.Errorf("close access log %s: not all written after %s", q.Device().Name(), timeout))
 	}
 	s.losses.stop()
 	return errors.Join(errs...)
-}
-
-// waitAll returns those that have not ended when the time is over.
-func waitAll(queues []*sink.Queue, timeout time.Duration) (late []*sink.Queue) {
-	deadline := time.Now().Add(timeout)
-	for _, q := range queues {
-		if !q.Wait(time.Until(deadline)) {
-			late = append(late, q)
-		}
-	}
-	return late
 }

@@ -1,11 +1,20 @@
-// Package errorlog is the process's log: a zap logger that writes lines in
-// nginx's manner to stderr or to a file, and never waits for either.
+// Package errorlog is the logs of a process: zap loggers that write lines in
+// nginx's manner to files, stderr and syslog servers, and never wait for any.
 //
-//	log, err := errorlog.Open("stderr", errorlog.Notice)
-//	log.Logger().Info("reload done", zap.Int("sessions", n))
+//	logs, err := errorlog.Open(errorlog.Target{Path: "stderr", Level: errorlog.Notice})
+//	logs.Logger().Info("reload done", zap.Int("sessions", n))
 //	// 2026/11/22 00:05:24 [notice] reload done {"sessions": 12}
-//	err = log.Reopen()           // SIGUSR1
-//	err = log.Close(time.Second) // the last lines, or a second
+//	log, err := logs.Log(targets...) // of a server that has its own
+//	log.Release()                    // when its configuration ends
+//	err = logs.Reopen()              // SIGUSR1
+//	err = logs.Close(time.Second)    // the last lines, or a second
+//
+// # Targets
+//
+// A log has any number of targets, each with a level, and a record is encoded
+// once for all of them. The process's own log may get others (Reconfigure);
+// those of servers are made for a configuration. Whatever names a path shares
+// one open file and one queue.
 //
 // # Levels
 //
@@ -51,13 +60,13 @@
 //
 // # Never waiting
 //
-// A record goes into a bounded queue in memory, and one goroutine writes the
-// queue to the file. If the file takes nothing (a full pipe, a hung disk) the
-// queue fills and further records are dropped; if a write fails, what was to be
-// written is dropped. Dropped records are counted, and a line says how many as
+// A record goes into a bounded queue in memory for each of its files, and one
+// goroutine writes the queue to the file. If the file takes nothing (a full pipe,
+// a hung disk) its queue fills and further records are dropped there, and there
+// alone; if a write fails, what was to be written is dropped. Dropped records are counted, and a line says how many as
 // soon as the file takes one again. Nothing waits for a file to take a line
-// except Sync and Close, as long as they are told to, and Reopen and
-// Reconfigure, which give the old file a second.
+// except Sync and Close, as long as they are told to, and Reopen, Reconfigure and
+// Release, which give the old files a second.
 //
 // main ignores SIGPIPE: for a write to a closed stderr the Go runtime would
 // end the process otherwise.

@@ -26,27 +26,31 @@ func IsFile(path string) bool { return sink.IsFile(path) }
 // IsStderr tells whether path stands for standard error, or leads to what it is.
 func IsStderr(path string) bool { return sink.IsStderr(path) }
 
-// GiveTo makes the user uid the owner of the log file; see sink.GiveTo.
-func (l *Log) GiveTo(uid int) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return sink.GiveTo(l.target.current.Load().Device(), uid)
+// TakeCrashes makes the first file of the process's log, that of the moment and
+// those to come, take what the Go runtime writes when the process crashes, beside
+// standard error. It is the process's, so only main calls it.
+func (s *Set) TakeCrashes() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.crashes = true
+	s.takeCrashesLocked()
 }
 
-// TakeCrashes makes the log file, that of the moment and those to come, take
-// what the Go runtime writes when the process crashes, beside standard error.
-// It is the process's, so only main calls it.
-func (l *Log) TakeCrashes() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.crashes = true
-	takeCrashes(l.target.current.Load().Device())
-}
-
-// takeCrashes gives the runtime a descriptor of its own, of a file. Without, a
-// crash shows on standard error alone.
-func takeCrashes(d sink.Device) {
-	if f, ok := d.(*os.File); ok {
-		_ = debug.SetCrashOutput(f, debug.CrashOptions{})
+// takeCrashesLocked gives the runtime a descriptor of its own, of a file. Without
+// one, a crash shows on standard error alone.
+func (s *Set) takeCrashesLocked() {
+	if !s.crashes {
+		return
 	}
+	for _, to := range s.own.outlets.Load().all {
+		q := to.queue.Load()
+		if q == nil {
+			continue
+		}
+		if f, ok := q.Device().(*os.File); ok {
+			_ = debug.SetCrashOutput(f, debug.CrashOptions{})
+			return
+		}
+	}
+	_ = debug.SetCrashOutput(nil, debug.CrashOptions{})
 }

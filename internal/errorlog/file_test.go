@@ -22,7 +22,7 @@ func TestCheck(t *testing.T) {
 	require.NoError(t, Check(path))
 	require.NoError(t, Check(Stderr))
 	for _, bad := range []string{dir, filepath.Join(dir, "none", "log")} {
-		_, err := Open(bad, Info)
+		_, err := Open(Target{bad, Info})
 		require.Error(t, err)
 		require.EqualError(t, Check(bad), err.Error())
 	}

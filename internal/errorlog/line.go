@@ -86,9 +86,9 @@ func severityOf(line []byte) int {
 }
 
 // lostLine is the line that tells of lost ones, whatever the log's level.
-func (t *target) lostLine(lost uint64) []byte {
+func (s *Set) lostLine(lost uint64) []byte {
 	entry := zapcore.Entry{Time: time.Now(), Level: Warn, LoggerName: "errorlog", Message: "log lines dropped"}
-	buf, err := newEncoder(t.processName).EncodeEntry(entry, []zapcore.Field{zap.Uint64("lines", lost)})
+	buf, err := newEncoder(s.processName).EncodeEntry(entry, []zapcore.Field{zap.Uint64("lines", lost)})
 	if err != nil {
 		panic("errorlog: BUG: encode: " + err.Error())
 	}

@@ -119,7 +119,7 @@ func TestParseLevel(t *testing.T) {
 
 // BenchmarkLog is a session's line, from the logger into the queue.
 func BenchmarkLog(b *testing.B) {
-	log, err := Open("/dev/null", Info)
+	log, err := Open(Target{"/dev/null", Info})
 	require.NoError(b, err)
 	defer log.Close(patience)
 	logger := log.Logger()

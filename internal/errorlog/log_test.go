@@ -14,17 +14,22 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap/zapcore"
+
+	"smtplb/internal/sink"
 )
 
 const patience = 10 * time.Second
 
-func mustOpen(t *testing.T, path string, level zapcore.Level) *Log {
+func mustOpen(t *testing.T, path string, level zapcore.Level) *Set {
 	t.Helper()
-	log, err := Open(path, level)
+	log, err := Open(Target{path, level})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, log.Close(patience)) })
 	return log
 }
+
+// queueOf is where the lines of a process's log wait whose one target is open.
+func queueOf(s *Set) *sink.Queue { return s.own.outlets.Load().all[0].queue.Load() }
 
 // lines are the messages of a file, without time and level.
 func lines(t *testing.T, path string) []string {
@@ -52,7 +57,7 @@ func TestLevels(t *testing.T) {
 	for i, threshold := range all {
 		level, err := ParseLevel(threshold)
 		require.NoError(t, err)
-		log.SetLevel(level)
+		require.NoError(t, log.Reconfigure(Target{path, level}))
 		for _, name := range all {
 			level, err := ParseLevel(name)
 			require.NoError(t, err)
@@ -128,7 +133,7 @@ func TestOpenErrors(t *testing.T) {
 		dir:             "is a directory: name a file in it",
 		dir + "/fifo":   "no such device or address: a FIFO without a reader",
 	} {
-		log, err := Open(path, Notice)
+		log, err := Open(Target{path, Notice})
 		require.Nil(t, log)
 		require.ErrorContains(t, err, "open error log: open "+path+": "+want)
 	}
@@ -158,7 +163,7 @@ func TestReopen(t *testing.T) {
 	}
 	for r := range rotations {
 		require.NoError(t, os.Rename(dir+"/log", dir+"/log."+strconv.Itoa(r)))
-		old := log.target.current.Load()
+		old := queueOf(log)
 		require.NoError(t, log.Reopen())
 		require.True(t, old.Wait(0), "the old file is not complete")
 		log.Logger().Info(fmt.Sprint("rotation ", r))
@@ -203,12 +208,12 @@ func TestReconfigure(t *testing.T) {
 	dir := t.TempDir()
 	log := mustOpen(t, dir+"/a", Notice)
 
-	require.Error(t, log.Reconfigure(dir+"/no/b", Debug))
+	require.Error(t, log.Reconfigure(Target{dir + "/no/b", Debug}))
 	log.Logger().Debug("hidden")
 	require.NoError(t, log.Reopen())
 	log.Logger().Info("in a")
 
-	require.NoError(t, log.Reconfigure(dir+"/b", Info))
+	require.NoError(t, log.Reconfigure(Target{dir + "/b", Info}))
 	log.Logger().Debug("in b")
 	require.NoError(t, log.Reopen())
 	log.Logger().Debug("in b too")
@@ -232,7 +237,7 @@ func TestReopenDuringReconfigure(t *testing.T) {
 	})
 	both.Go(func() {
 		for i := range 20 {
-			_ = log.Reconfigure(dir+"/"+strconv.Itoa(i), Notice)
+			_ = log.Reconfigure(Target{dir + "/" + strconv.Itoa(i), Notice})
 		}
 	})
 	both.Wait()
@@ -247,7 +252,7 @@ func TestClose(t *testing.T) {
 	t.Parallel()
 	const many = 1000
 	path := t.TempDir() + "/log"
-	log, err := Open(path, Notice)
+	log, err := Open(Target{path, Notice})
 	require.NoError(t, err)
 	for range many {
 		log.Logger().Info("line")

@@ -75,10 +75,10 @@ func TestReconfigureFromBlockedSink(t *testing.T) {
 	for log.Dropped() == 0 {
 		log.Logger().Info("line")
 	}
-	blocked := log.target.current.Load()
+	blocked := queueOf(log)
 
 	file := t.TempDir() + "/log"
-	require.NoError(t, log.Reconfigure(file, Notice))
+	require.NoError(t, log.Reconfigure(Target{file, Notice}))
 	log.Logger().Info("goes on")
 	require.NoError(t, log.Sync(patience))
 	require.Equal(t, []string{"goes on"}, lines(t, file))
@@ -122,7 +122,7 @@ func TestFullDisk(t *testing.T) {
 func TestSinkClosed(t *testing.T) {
 	t.Parallel()
 	log := mustOpen(t, t.TempDir()+"/log", Notice)
-	old := log.target.current.Load()
+	old := queueOf(log)
 	require.NoError(t, log.Reopen())
 	require.False(t, old.Add([]byte("line\n")))
 	require.True(t, old.Sync(patience))

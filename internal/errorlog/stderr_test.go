@@ -21,7 +21,7 @@ const childVariable = "SMTPLB_TEST_ERRORLOG"
 var children = map[string]func() error{
 	"stderr closed": func() error {
 		signal.Ignore(syscall.SIGPIPE) // as main does
-		log, err := Open(Stderr, Notice)
+		log, err := Open(Target{Stderr, Notice})
 		if err != nil {
 			return err
 		}
@@ -37,21 +37,21 @@ var children = map[string]func() error{
 		return log.Close(patience)
 	},
 	"stderr blocked": func() error {
-		log, err := Open(Stderr, Notice)
+		log, err := Open(Target{Stderr, Notice})
 		if err != nil {
 			return err
 		}
 		for log.Dropped() == 0 {
 			log.Logger().Info("nobody reads this in time")
 		}
-		if err := log.Reconfigure(os.DevNull, Notice); err != nil {
+		if err := log.Reconfigure(Target{os.DevNull, Notice}); err != nil {
 			return err
 		}
 		log.Logger().Info("written")
 		if err := log.Sync(patience); err != nil {
 			return err
 		}
-		if err := log.Reconfigure(Stderr, Notice); err != nil {
+		if err := log.Reconfigure(Target{Stderr, Notice}); err != nil {
 			return err
 		}
 		log.Logger().Info("nobody reads this either")
@@ -62,7 +62,7 @@ var children = map[string]func() error{
 		return nil
 	},
 	"stderr": func() error {
-		log, err := Open(Stderr, Notice)
+		log, err := Open(Target{Stderr, Notice})
 		if err != nil {
 			return err
 		}

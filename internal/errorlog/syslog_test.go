@@ -96,7 +96,7 @@ func TestSyslogBlocked(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "s")
 	daemon(t, path) // reads nothing; its queue has room for some lines
-	log, err := Open("syslog:server=unix:"+path, Info)
+	log, err := Open(Target{"syslog:server=unix:" + path, Info})
 	require.NoError(t, err)
 	start := time.Now()
 	for range 10_000 {
@@ -104,7 +104,7 @@ func TestSyslogBlocked(t *testing.T) {
 	}
 	require.Less(t, time.Since(start), 5*time.Second)
 	require.Eventually(t, func() bool { return log.Dropped() > 0 }, patience, 5*time.Millisecond)
-	queue := log.target.current.Load()
+	queue := queueOf(log)
 	_ = log.Close(100 * time.Millisecond)
 	require.True(t, queue.Wait(patience), "the writer waits for ever")
 }
@@ -121,6 +121,6 @@ func TestSyslogUDP(t *testing.T) {
 	log.Logger().Warn("word")
 	require.Regexp(t, `^<188>.* errorlog: .*\[warn\] word$`, receive(t, server))
 
-	_, err = Open("syslog:server=no-such-host.invalid", Info)
+	_, err = Open(Target{"syslog:server=no-such-host.invalid", Info})
 	require.ErrorContains(t, err, "host not found in syslog server")
 }

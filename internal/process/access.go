@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,8 +46,12 @@ func onSpareThread(f func()) {
 func (f Files) refused() []string {
 	var list []string
 	try := func(path, consequence string, err error) {
-		if err != nil {
-			list = append(list, fmt.Sprintf("%s: %v: %s", path, err, consequence))
+		if err == nil {
+			return
+		}
+		text := fmt.Sprintf("%s: %v: %s", path, err, consequence)
+		if !slices.Contains(list, text) { // logs share directories
+			list = append(list, text)
 		}
 	}
 	for _, path := range f.Read {

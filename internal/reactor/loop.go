@@ -60,7 +60,7 @@ type Loop struct {
 	laters   []later
 	trimming bool
 
-	mu   sync.Mutex // protects mail
+	mu   sync.Mutex // protects mail, and wakefd from being closed
 	mail []func()
 
 	asleep atomic.Bool // the loop may be in a blocking wait: a post must wake it
@@ -156,11 +156,10 @@ func (l *Loop) After(d int64, f func()) {
 // Any goroutine may call it. Posts run in order. After Stop they are dropped.
 func (l *Loop) Post(f func()) {
 	l.mu.Lock()
+	defer l.mu.Unlock() // to the end: Run must not close what is being written to
 	l.mail = append(l.mail, f)
-	first := len(l.mail) == 1
-	l.mu.Unlock()
 	// A loop that is awake looks into its mailbox before it sleeps.
-	if first && l.asleep.Load() {
+	if len(l.mail) == 1 && l.asleep.Load() {
 		l.wake()
 	}
 }
@@ -186,6 +185,8 @@ func (l *Loop) Run() {
 	}
 	l.Pipes.Close()
 	Close(l.epfd)
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	Close(l.wakefd)
 }
 

@@ -25,7 +25,7 @@ func (h hearer) Probed(r healthcheck.Result) (wanted time.Duration) {
 		return 0
 	}
 	if r.Agent.Unknown != "" {
-		h.server.log.Debug("agent says an unknown word", zap.String("upstream", h.peer.Group()),
+		h.server.logOf(h.peer.Group()).Debug("agent says an unknown word", zap.String("upstream", h.peer.Group()),
 			zap.String("peer", h.peer.Name()), zap.String("word", r.Agent.Unknown))
 	}
 	h.peer.AgentSaid(wordOf(r.Agent), h.server.engine.Seconds())

@@ -30,7 +30,7 @@ type watcher struct {
 
 // Probed implements healthcheck.Reporter.
 func (w watcher) Probed(r healthcheck.Result) (wanted time.Duration) {
-	again := w.peer.Probed(upstream.Probe{Good: r.Good, State: probeStates[r.State], Why: r.Why}, w.server.engine.Seconds())
+	again := w.peer.Probed(upstream.Probe{Good: r.Good, Stale: r.Stale, State: probeStates[r.State], Why: r.Why}, w.server.engine.Seconds())
 	return time.Duration(again) * time.Second
 }
 
@@ -42,14 +42,15 @@ var probeStates = map[healthcheck.State]upstream.State{
 
 // changed logs a server's change. It is called with the group locked.
 func (s *Server) changed(c upstream.Change) {
-	message, write := "server state", s.log.Warn
+	log := s.logOf(c.Peer.Group())
+	message, write := "server state", log.Warn
 	switch c.To {
 	case c.From:
-		message, write = "server load", s.log.Debug // its agent may say another each time
+		message, write = "server load", log.Debug // its agent may say another each time
 	case upstream.StateUnavail:
 		message = "upstream server temporarily disabled"
 	case upstream.StateUp, upstream.StateSuspect, upstream.StateDrain, upstream.StateMaint:
-		write = s.log.Info
+		write = log.Info
 	}
 	write(message,
 		zap.String("upstream", c.Peer.Group()),
@@ -72,13 +73,17 @@ func (s *Server) targets(checks, agents map[string]checkPlan) (targets []healthc
 		if !checked && !asked {
 			continue
 		}
+		var log *zap.Logger
+		if own := s.hear[name]; own != nil {
+			log = own.Named("healthcheck")
+		}
 		for _, st := range s.groups[name].Snapshot(s.engine.Seconds()) {
 			if st.State == upstream.StateDown || st.State == upstream.StateRemoved {
 				continue
 			}
 			if checked {
 				t := check.at(st)
-				t.Reporter = watcher{s, st.Peer}
+				t.Logger, t.Reporter = log, watcher{s, st.Peer}
 				switch st.Health {
 				case upstream.StateUnhealthy:
 					t.State = healthcheck.Down
@@ -89,7 +94,7 @@ func (s *Server) targets(checks, agents map[string]checkPlan) (targets []healthc
 			}
 			if asked {
 				t := agent.at(st)
-				t.Reporter = hearer{s, st.Peer}
+				t.Logger, t.Reporter = log, hearer{s, st.Peer}
 				targets = append(targets, t)
 			}
 		}
@@ -128,17 +133,17 @@ func checkOf(u conf.Upstream) checkPlan {
 	}
 	return checkPlan{port: c.Port, target: healthcheck.Target{
 		Settings: healthcheck.Settings{
-			SMTP:        c.Type == "smtp",
-			Timeout:     c.Timeout,
-			Header:      probeHeaders[c.ProxyProtocol],
-			TLS:         probeTLS[c.TLS],
-			CertWarning: c.CertWarning,
-			Verb:        probeVerbs[c.Verb],
-			Helo:        cmp.Or(helo, "localhost"),
-			MailFrom:    c.MailFrom,
-			RcptTo:      c.RcptTo,
+			SMTP:     c.Type == "smtp",
+			Timeout:  c.Timeout,
+			Header:   probeHeaders[c.ProxyProtocol],
+			TLS:      probeTLS[c.TLS],
+			Verb:     probeVerbs[c.Verb],
+			Helo:     cmp.Or(helo, "localhost"),
+			MailFrom: c.MailFrom,
+			RcptTo:   c.RcptTo,
 		},
 		Upstream:     u.Name,
+		CertWarning:  c.CertWarning,
 		Interval:     c.Interval,
 		DownInterval: c.DownInterval,
 		Rise:         c.Rise,
@@ -155,32 +160,45 @@ var (
 // summaryLimit is how many servers a summary names.
 const summaryLimit = 20
 
+// notUp are the servers of which a summary tells.
+type notUp struct {
+	count int
+	texts []string // of the first ones
+}
+
 // summarise writes one line about the servers that are not up, if there are
-// any. Those that are configured to be down are no news.
+// any, to each log that hears of them. Those that are configured to be down are
+// no news.
 func (s *Server) summarise() {
-	var names []string
-	n := 0
+	summaries := make(map[*zap.Logger]*notUp)
 	now := s.engine.Seconds()
 	s.mu.Lock()
 	groups, order := s.groups, s.order
 	s.mu.Unlock()
 	for _, name := range order {
+		log := s.logOf(name)
+		if summaries[log] == nil {
+			summaries[log] = new(notUp)
+		}
+		all := summaries[log]
 		for _, st := range groups[name].Snapshot(now) {
 			switch st.State {
 			case upstream.StateUp, upstream.StateDown, upstream.StateFull, upstream.StateRemoved:
 				continue
 			}
-			if n++; n > summaryLimit {
+			if all.count++; all.count > summaryLimit {
 				continue
 			}
 			line := fmt.Sprintf("%s in %s: %s", st.Addr, name, st.State)
 			if st.Since >= 0 {
 				line += fmt.Sprintf(" for %s (%s)", time.Duration(now-st.Since)*time.Second, st.Why)
 			}
-			names = append(names, line)
+			all.texts = append(all.texts, line)
 		}
 	}
-	if n > 0 {
-		s.log.Warn("servers not up", zap.Int("count", n), zap.String("servers", strings.Join(names, "; ")))
+	for log, all := range summaries {
+		if all.count > 0 {
+			log.Warn("servers not up", zap.Int("count", all.count), zap.String("servers", strings.Join(all.texts, "; ")))
+		}
 	}
 }

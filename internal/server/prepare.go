@@ -7,9 +7,11 @@ import (
 	"os"
 	"strings"
 
+	"go.uber.org/zap"
+
 	"smtplb/balancer"
 	"smtplb/conf"
-	"smtplb/internal/accesslog"
+	"smtplb/internal/errorlog"
 	"smtplb/internal/smtp"
 	"smtplb/internal/stream"
 	"smtplb/listener"
@@ -25,7 +27,8 @@ type plan struct {
 	known  map[string][]netip.Addr
 	zones  map[string]zone
 	users  map[string]stream.Route // what the users of a named group owe to it
-	logs   []*accesslog.Log        // opened for it
+	logs   []releaser              // opened for it
+	hear   map[string]*zap.Logger  // who hears of a group; see ofGroups
 }
 
 func (p *plan) order() []string {
@@ -78,7 +81,7 @@ func Check(ctx context.Context, c *conf.Config) error {
 }
 
 // translate says a configuration in the terms of the other packages, with host
-// names resolved and, if open is set, access logs opened.
+// names resolved and, if open is set, logs opened.
 func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*plan, error) {
 	names := s.resolve(ctx, c)
 	p := &plan{known: names.known, checks: map[string]checkPlan{}, agents: map[string]checkPlan{}, users: map[string]stream.Route{}}
@@ -132,15 +135,23 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 	p.zones = language.zones
 	users := make(map[string]stream.Route, len(c.Upstreams)) // what they owe to their groups
 	for _, u := range c.Upstreams {
-		owed := stream.Route{Header: headerVersions[u.ProxyProtocol], Key: keys[u.Method.Key], QueueTimeout: u.Queue.Timeout}
+		owed := stream.Route{Header: headerVersions[u.ProxyProtocol], QueueTimeout: u.Queue.Timeout}
+		owed.Key, owed.KeyText = keyOf(u.Method.Key)
 		owed.KeyValue = language.keys["hash "+u.Name]
 		users[u.Name] = owed
 		if !u.Implicit {
 			p.users[u.Name] = owed
 		}
 	}
+	logs := errorLogs{s.errorLogs, p, report, map[conf.Position]bool{}, map[*errorlog.Log]*stream.Log{}}
 	for i, server := range c.Servers {
 		base := users[server.ProxyPass]
+		if server.ProxyPassText != "" {
+			base.Header = headerVersions[server.ProxyProtocol]
+		}
+		if open {
+			base.Log = logs.ofSessions(&c.Servers[i])
+		}
 		language.complete(&base, &c.Servers[i])
 		base.AccessLogs = s.accessLogs(language, &c.Servers[i], open)
 		for _, log := range base.AccessLogs {
@@ -150,7 +161,7 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 		}
 		for _, l := range server.Listen {
 			route := routeOf(server, l, base)
-			route.NginxLog = c.ErrorLog.Format == "nginx"
+			route.NginxLog = c.ErrorLogFormat == "nginx"
 			addrs, err := names.addrs(l.Address)
 			if err != nil {
 				report(l.Position, "host not found in listen %q: %v", l.Address.Text, err)
@@ -160,6 +171,9 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 				p.ports = append(p.ports, portPlan{listen: l, options: optionsOf(a, l, server), route: route, group: server.ProxyPass})
 			}
 		}
+	}
+	if open {
+		p.hear = logs.ofGroups(c)
 	}
 	first := map[listener.Addr]conf.Position{}
 	for _, a := range p.ports {
@@ -199,8 +213,6 @@ func routeOf(c conf.Server, l conf.Listen, r stream.Route) stream.Route {
 	r.RcvBuf, r.SndBuf = c.SocketRcvBuf, c.SocketSndBuf
 	r.BufferSize = c.BufferSize
 	r.HeaderTimeout = c.ProxyHeaderTimeout
-	r.UploadRate = int64(c.UploadRate)
-	r.DownloadRate = int64(c.DownloadRate)
 	r.Access = accessOf(c.Access)
 	if l.ProxyProtocol {
 		r.Fronts = c.RealIPFrom
@@ -208,18 +220,7 @@ func routeOf(c conf.Server, l conf.Listen, r stream.Route) stream.Route {
 	if c.SMTP.On {
 		r.Gate = gateOf(c.SMTP)
 	}
-	if c.Bind != nil {
-		r.Bind = bindOf(*c.Bind)
-	}
 	return r
-}
-
-func bindOf(c conf.Bind) stream.Bind {
-	b := stream.Bind{Client: c.Host == "", ClientPort: c.ClientPort, Transparent: c.Transparent}
-	if !b.Client {
-		b.Addr = netip.AddrPortFrom(netip.MustParseAddr(c.Host), c.Port)
-	}
-	return b
 }
 
 func gateOf(c conf.SMTP) *stream.Gate {
@@ -258,9 +259,15 @@ var headerVersions = map[string]stream.HeaderVersion{
 	"v2":  stream.HeaderV2,
 }
 
-var keys = map[string]stream.Key{
-	"":            stream.NoKey,
-	clientAddress: stream.ClientAddress,
+// keyOf is what a group hashes by, unless that is evaluated.
+func keyOf(key string) (k stream.Key, text string) {
+	switch {
+	case key == clientAddress:
+		return stream.ClientAddress, ""
+	case key != "" && !strings.Contains(key, "$"):
+		return stream.FixedKey, key
+	}
+	return stream.NoKey, ""
 }
 
 var moments = map[string]upstream.Moment{

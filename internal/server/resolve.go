@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,9 +57,10 @@ func (s *Server) resolve(ctx context.Context, c *conf.Config) *names {
 				n.failed[a.Host] = err
 				return
 			}
-			for _, ip := range addrs {
-				n.known[a.Host] = append(n.known[a.Host], ip.Unmap())
+			for i, ip := range addrs {
+				addrs[i] = ip.Unmap()
 			}
+			n.known[a.Host] = inOrder(s.known[a.Host], addrs)
 		})
 	}
 	for _, u := range c.Upstreams {
@@ -81,6 +83,17 @@ func (s *Server) resolve(ctx context.Context, c *conf.Config) *names {
 		}
 	}
 	return n
+}
+
+// inOrder returns addrs in the order of old, if they are the same. Name servers
+// turn the order of their answers, and a reload that changes nothing is to leave
+// rotations and hashes where they are.
+func inOrder(old, addrs []netip.Addr) []netip.Addr {
+	sorted := func(a []netip.Addr) []netip.Addr { return slices.SortedFunc(slices.Values(a), netip.Addr.Compare) }
+	if slices.Equal(sorted(old), sorted(addrs)) {
+		return old
+	}
+	return addrs
 }
 
 // addrs returns the socket addresses that a configured address stands for.

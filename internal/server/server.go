@@ -11,6 +11,7 @@ import (
 
 	"smtplb/healthcheck"
 	"smtplb/internal/accesslog"
+	"smtplb/internal/errorlog"
 	"smtplb/internal/stream"
 	"smtplb/listener"
 	"smtplb/upstream"
@@ -24,6 +25,7 @@ type Options struct {
 	PipeBytes   int // how much each should hold
 	MaxSessions int // sessions at once
 	Logger      *zap.Logger
+	ErrorLogs   *errorlog.Set // has those of servers, too; nil: they have none
 }
 
 // Server is the running balancer.
@@ -32,11 +34,12 @@ type Server struct {
 	engine  *stream.Engine
 	checker *healthcheck.Checker
 
-	mu sync.Mutex // protects groups and order, for the summary
+	mu sync.Mutex // protects groups, order and hear; no other lock is taken holding it
 
 	// Of the configuration that runs; replaced by Commit.
 	groups map[string]*upstream.Group
 	order  []string // of groups
+	hear   map[string]*zap.Logger
 	// Groups that a reload has removed but sessions still hold: one that comes
 	// back finds its connections and failures.
 	removed map[string]*upstream.Group
@@ -49,10 +52,11 @@ type Server struct {
 
 	unreport func() // ends report
 
-	logs     *accesslog.Set
-	openLogs []*accesslog.Log // of the configuration that runs
-	lateLogs []*accesslog.Log // of earlier ones; see retire
-	zones    map[string]zone  // of limits, by their names
+	errorLogs *errorlog.Set
+	logs      *accesslog.Set
+	openLogs  []releaser      // of the configuration that runs
+	lateLogs  []releaser      // of earlier ones; see retire
+	zones     map[string]zone // of limits, by their names
 }
 
 // New starts the event loops. There is nothing to balance until a Commit.
@@ -68,11 +72,12 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		log:     o.Logger,
-		engine:  engine,
-		checker: healthcheck.New(o.Logger.Named("healthcheck")),
-		closing: map[listener.Addr]<-chan struct{}{},
-		logs:    accesslog.NewSet(o.Logger.Named("accesslog")),
+		log:       o.Logger,
+		engine:    engine,
+		checker:   healthcheck.New(o.Logger.Named("healthcheck")),
+		closing:   map[listener.Addr]<-chan struct{}{},
+		errorLogs: o.ErrorLogs,
+		logs:      accesslog.NewSet(o.Logger.Named("accesslog")),
 	}
 	ended := make(chan struct{})
 	s.unreport = sync.OnceFunc(func() { close(ended) })
@@ -108,6 +113,9 @@ type Next struct {
 // go wrong has gone wrong in Prepare.
 func (n *Next) Commit() {
 	s := n.server
+	s.mu.Lock() // first of all: what changes in a group is for those who hear of it now
+	s.hear = n.plan.hear
+	s.mu.Unlock()
 	groups := make(map[string]*upstream.Group, len(n.plan.groups))
 	for _, g := range n.plan.groups {
 		group := cmp.Or(s.groups[g.Name], s.removed[g.Name])
@@ -193,11 +201,22 @@ func (n *Next) Discard() {
 	}
 }
 
+// logOf is the logger of what becomes of a group's servers. It may be called with
+// the group locked.
+func (s *Server) logOf(group string) *zap.Logger {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if log := s.hear[group]; log != nil {
+		return log
+	}
+	return s.log
+}
+
 // logServers writes one line for each server.
 func (s *Server) logServers() {
 	for _, name := range s.order {
 		for _, st := range s.groups[name].Snapshot(s.engine.Seconds()) {
-			s.log.Info("server",
+			s.logOf(name).Info("server",
 				zap.String("upstream", name),
 				zap.String("server", st.Name),
 				zap.Stringer("peer", st.Addr),

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"os"
 	"time"
 
 	"go.uber.org/zap"
@@ -23,7 +24,7 @@ const (
 // themselves within limit (0: whenever that is). Those that have not are then
 // cut where nothing is under way, and half-closed where an answer may be.
 // A receive from hurry turns Quit into a Stop with the given limit.
-func (s *Server) Quit(limit, stopLimit time.Duration, hurry <-chan struct{}) {
+func (s *Server) Quit(limit, stopLimit time.Duration, hurry <-chan os.Signal) {
 	s.closePorts()
 	s.log.Info("graceful stop, waiting for sessions", zap.Int("sessions", s.engine.Sessions()), zap.Duration("limit", limit))
 	done, hurried := s.wait(limit, hurry)
@@ -43,7 +44,7 @@ func (s *Server) Quit(limit, stopLimit time.Duration, hurry <-chan struct{}) {
 // Stop stops fast: nothing new is accepted, clients are not read any more,
 // servers are told so and have limit to answer what they were sent. A receive
 // from hurry skips the wait.
-func (s *Server) Stop(limit time.Duration, hurry <-chan struct{}) {
+func (s *Server) Stop(limit time.Duration, hurry <-chan os.Signal) {
 	s.closePorts()
 	cut := s.engine.HalfClose()
 	s.log.Info("fast stop", zap.Int("cut_idle", cut.Idle), zap.Int("cut_in_gap", cut.InGap), zap.Duration("limit", limit))
@@ -90,7 +91,7 @@ func (s *Server) closePorts() {
 }
 
 // wait waits until there is no session, for limit at most (0: no bound).
-func (s *Server) wait(limit time.Duration, hurry <-chan struct{}) (done, hurried bool) {
+func (s *Server) wait(limit time.Duration, hurry <-chan os.Signal) (done, hurried bool) {
 	var expired <-chan time.Time
 	if limit > 0 {
 		t := time.NewTimer(limit)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -44,7 +45,8 @@ type language struct {
 func evaluates(c *conf.Config) bool {
 	for i := range c.Servers {
 		s := &c.Servers[i]
-		if s.ProxyPassText != "" || s.Return != nil || len(s.Sets)+len(s.AccessLogs)+len(s.Limits) > 0 {
+		if s.ProxyPassText != "" || s.Return != nil || s.UploadRate.Text != nil || s.DownloadRate.Text != nil ||
+			s.Bind != nil && s.Bind.Text != "" || len(s.Sets)+len(s.AccessLogs)+len(s.Limits) > 0 {
 			return true
 		}
 	}
@@ -59,7 +61,10 @@ func evaluates(c *conf.Config) bool {
 // clientAddress is the key of a hash that needs no evaluation.
 const clientAddress = "$remote_addr"
 
-func hashes(u *conf.Upstream) bool { return u.Method.Key != "" && u.Method.Key != clientAddress }
+// hashes reports whether the group goes by a key that is evaluated.
+func hashes(u *conf.Upstream) bool {
+	return u.Method.Key != clientAddress && strings.Contains(u.Method.Key, "$")
+}
 
 // compile builds the language of a configuration. Zones that are there already
 // stay.
@@ -174,6 +179,8 @@ func (l *language) value(at conf.Position, text string) *script.Value {
 // complete gives a route what its server evaluates. Access logs are opened by
 // Prepare.
 func (l *language) complete(r *stream.Route, c *conf.Server) {
+	r.UploadRate, r.DownloadRate = l.rate(c.UploadRate), l.rate(c.DownloadRate)
+	r.Bind = l.bind(c.Bind)
 	if r.Scope = l.scope; r.Scope == nil {
 		return
 	}
@@ -194,6 +201,25 @@ func (l *language) complete(r *stream.Route, c *conf.Server) {
 		r.Return = l.returned(c.Return)
 	}
 	r.Pass = l.value(c.ProxyPassPosition, c.ProxyPassText)
+}
+
+func (l *language) rate(c conf.Rate) stream.Rate {
+	if c.Text == nil {
+		return stream.Rate{Bytes: int64(c.Bytes)}
+	}
+	return stream.Rate{Value: l.value(c.Text.Position, c.Text.Text)}
+}
+
+func (l *language) bind(c *conf.Bind) stream.Bind {
+	switch {
+	case c == nil:
+		return stream.Bind{}
+	case c.Text != "":
+		return stream.Bind{Value: l.value(c.Position, c.Text), Transparent: c.Transparent}
+	case c.Host == "":
+		return stream.Bind{Client: true, ClientPort: c.ClientPort, Transparent: c.Transparent}
+	}
+	return stream.Bind{Addr: netip.AddrPortFrom(netip.MustParseAddr(c.Host), c.Port), Transparent: c.Transparent}
 }
 
 // returned compiles the text of return, which may be empty.
@@ -226,8 +252,11 @@ func (s *Server) accessLogs(l *language, c *conf.Server, open bool) (logs []stre
 	return logs
 }
 
-// release gives logs back to their set.
-func release(logs []*accesslog.Log) {
+// releaser is a log of a set, of either kind.
+type releaser interface{ Release() }
+
+// release gives logs back to their sets.
+func release(logs []releaser) {
 	for _, l := range logs {
 		l.Release()
 	}
@@ -235,8 +264,8 @@ func release(logs []*accesslog.Log) {
 
 // retire releases the logs of an earlier configuration. Those that the present
 // one has no more wait until there is no session, which might write to them.
-func (s *Server) retire(logs []*accesslog.Log) {
-	var late []*accesslog.Log
+func (s *Server) retire(logs []releaser) {
+	var late []releaser
 	for _, l := range append(s.lateLogs, logs...) {
 		if slices.Contains(s.openLogs, l) || s.engine.Sessions() == 0 {
 			l.Release()
@@ -255,14 +284,17 @@ func (s *Server) ReopenLogs() error { return s.logs.Reopen() }
 // reopen them.
 func (s *Server) GiveLogs(uid int) error { return s.logs.GiveTo(uid) }
 
-// byName are routes like this one to each group that somebody has given a name,
-// by that name in lower case: for servers that choose one for each session.
+// byName are routes like this one to each group by its name in lower case, for
+// servers that choose one for each session. A group without a name of its own has
+// that of its address, such as mx.example.org:25, and gets what like says.
 func (p *plan) byName(groups map[string]*upstream.Group, like stream.Route) map[string]*stream.Route {
-	all := make(map[string]*stream.Route, len(p.users))
-	for name, owed := range p.users {
+	all := make(map[string]*stream.Route, len(groups))
+	for name, group := range groups {
 		r := like
-		r.Pass, r.Group = nil, groups[name]
-		r.Header, r.Key, r.KeyValue, r.QueueTimeout = owed.Header, owed.Key, owed.KeyValue, owed.QueueTimeout
+		r.Pass, r.Group = nil, group
+		if owed, named := p.users[name]; named {
+			r.Header, r.Key, r.KeyText, r.KeyValue, r.QueueTimeout = owed.Header, owed.Key, owed.KeyText, owed.KeyValue, owed.QueueTimeout
+		}
 		all[strings.ToLower(name)] = &r
 	}
 	return all

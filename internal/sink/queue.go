@@ -156,6 +156,18 @@ func (q *Queue) Close(timeout time.Duration) {
 // reports whether it is.
 func (q *Queue) Wait(timeout time.Duration) bool { return wait(q.done, timeout) }
 
+// WaitAll waits for closed queues, at most for timeout together, and returns
+// those whose device is not closed then.
+func WaitAll(queues []*Queue, timeout time.Duration) (late []*Queue) {
+	deadline := time.Now().Add(timeout)
+	for _, q := range queues {
+		if !q.Wait(time.Until(deadline)) {
+			late = append(late, q)
+		}
+	}
+	return late
+}
+
 func wait(done <-chan struct{}, timeout time.Duration) bool {
 	select {
 	case <-done: // even if there is no time left

@@ -160,9 +160,6 @@ type portSlot struct {
 	token reactor.Token
 }
 
-// acceptFunc is accept4, or what a test puts in its place.
-type acceptFunc func(from *reactor.Sockaddr, listener int) (fd int, errno syscall.Errno)
-
 // clientAddr is how a client is written in logs.
 func clientAddr(from netip.AddrPort) string {
 	if !from.IsValid() {

@@ -1,11 +1,9 @@
 package stream
 
 import (
-	"bytes"
-
 	"github.com/valyala/bytebufferpool"
 
-	"smtplb/internal/smtp"
+	"smtplb/internal/script"
 )
 
 // start admits a client that is known by now, in the order of nginx's phases,
@@ -24,17 +22,21 @@ func (w *worker) start(s *session) {
 		w.answer(s)
 		return
 	}
+	s.state = stateRouting
+	if r.Bind.Value != nil {
+		w.chooseSource(s)
+	}
 	s.group = r.Group
 	if r.Pass != nil && !w.pass(s) {
 		w.dismiss(s, ReplyUnavailable, causeNoGroup)
 		return
 	}
 	r = s.route
-	s.up.pace.begin(r.UploadRate, w.loop.Now())
-	s.down.pace.begin(r.DownloadRate, w.loop.Now())
+	s.up.pace.begin(r.UploadRate.Bytes, w.loop.Now())
+	s.down.pace.begin(r.DownloadRate.Bytes, w.loop.Now())
 	s.group.Begin(&s.turn)
 	s.turn.Limit(r.Tries)
-	if r.clientVisible() {
+	if s.clientVisible() {
 		s.turn.Client = s.from.Addr()
 	}
 	w.connect(s)
@@ -60,8 +62,13 @@ func (w *worker) preaccess(s *session) bool {
 // keeps reports whether what is evaluated at a session's start may leave values
 // that hold until its end.
 func (r *Route) keeps() bool {
-	if len(r.Sets) > 0 || r.KeyValue.Remembers() || r.Pass.Remembers() || r.Return.Remembers() {
+	if len(r.Sets) > 0 {
 		return true
+	}
+	for _, v := range [...]*script.Value{r.KeyValue, r.Pass, r.Return, r.Bind.Value, r.UploadRate.Value, r.DownloadRate.Value} {
+		if v.Remembers() {
+			return true
+		}
 	}
 	for i := range r.Limits {
 		if r.Limits[i].Key.Remembers() {
@@ -89,38 +96,6 @@ func (w *worker) answer(s *session) {
 	}
 	w.enter(s, stateRelaying)
 	w.relay(s)
-}
-
-// pass takes the session to the route of the group that Pass names. It reports
-// whether there is one; names and addresses that are no group's are for a
-// resolver.
-func (w *worker) pass(s *session) bool {
-	r := s.route
-	w.text = r.Pass.Append(w.text[:0], w.variables(s))
-	w.line = appendLower(w.line[:0], w.text)
-	if to := r.Groups[string(w.line)]; to != nil {
-		s.route, s.group = to, to.Group
-		return true
-	}
-	s.group = nil
-	host, _, port := bytes.Cut(w.text, []byte{':'})
-	if name := smtp.Printable(host, smtp.LogLimit); port {
-		w.complain(s, "no resolver defined to resolve "+name)
-	} else {
-		w.complain(s, `no port in upstream "`+name+`"`)
-	}
-	return false
-}
-
-// appendLower appends text in lower case, as ngx_strncasecmp sees it.
-func appendLower(b, text []byte) []byte {
-	for _, c := range text {
-		if 'A' <= c && c <= 'Z' {
-			c |= 0x20
-		}
-		b = append(b, c)
-	}
-	return b
 }
 
 // dismiss ends the session of a client that gets no server. Where there is no

@@ -52,6 +52,88 @@ func TestPass(t *testing.T) {
 		g.logs.FilterMessage(`no port in upstream "none"`).Len(), "one complaint a second")
 }
 
+// An address is a server that the session has for itself, and gets what the
+// session's own route says.
+//
+// Fails if sessions share its group, if a failure of one is remembered by another,
+// or if the header is left out.
+func TestPassToAnAddress(t *testing.T) {
+	t.Parallel()
+	w := newWitness(t, good)
+	refused := smtptest.Refused(t)
+	path := t.TempDir() + "/s"
+	l, err := net.Listen("unix", path)
+	require.NoError(t, err)
+	server := smtptest.Serve(t, l, func(c net.Conn) {
+		defer c.Close()
+		if _, err := c.Read(make([]byte, 200)); err == nil { // the header
+			_, _ = io.WriteString(c, "220 unix\r\n")
+		}
+	})
+	b := newDiary(t, func(s *script.Scope) error {
+		return s.Map(script.Map{Variable: "$to", Source: "$remote_addr", Entries: []script.Entry{
+			{Key: "127.0.0.1", Value: w.addr}, {Key: "127.0.0.2", Value: "unix:" + server.Addr()}, {Key: "127.0.0.3", Value: refused}}})
+	})
+	g := newRig(t, nil, b.keeps("$status $session_end $upstream_addr"), func(p *plan) {
+		p.Pass, p.Header, p.Group = b.value("$to"), HeaderV1, nil
+	})
+	var held []net.Conn
+	for range 2 {
+		c := g.dialFrom("127.0.0.1")
+		greetingOf(t, c)
+		held = append(held, c)
+	}
+	groups := map[*upstream.Group]bool{}
+	g.each(func(s *session) { groups[s.group] = true })
+	require.Len(t, groups, 2)
+	for _, c := range held {
+		c.Close()
+	}
+	g.gone(patience)
+	require.Contains(t, last(w.seen()).got(), "PROXY TCP4 127.0.0.1 ")
+	for _, x := range []struct{ from, want string }{{"127.0.0.2", "220 unix\r\n"}, {"127.0.0.3", ""}, {"127.0.0.3", ""}} {
+		c := g.dialFrom(x.from)
+		saw, _ := io.ReadAll(c)
+		require.Equal(t, x.want, string(saw))
+		c.Close()
+		g.gone(patience)
+	}
+	require.Equal(t, []string{
+		"200 client/relay/closed " + w.addr, "200 client/relay/closed " + w.addr, "200 server/relay/closed unix:" + path,
+		"502 server/connect/refused " + refused, "502 server/connect/refused " + refused}, b.lines(5))
+}
+
+// An address is read, and what is none refused, as by nginx 1.22.1, but for a
+// relative path.
+//
+// Fails if a name is taken for an address, or the one thing wrong for another.
+func TestParseTarget(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"127.0.0.1:25": "127.0.0.1:25", "[::1]:1": "[::1]:1", "[2001:DB8::1]:25": "[2001:db8::1]:25",
+		"unix:/a:b": "unix:/a:b", "UNIX:/a": "unix:/a",
+		"127.0.0.1": `no port in upstream "127.0.0.1"`, "localhost": `no port in upstream "localhost"`, "[::1]": `no port in upstream "[::1]"`,
+		"localhost:25": "no resolver defined to resolve localhost", "127.1:25": "no resolver defined to resolve 127.1",
+		"*:25": "no resolver defined to resolve *", "2130706433:1": "no resolver defined to resolve 2130706433",
+		"255.255.255.255:1": "no resolver defined to resolve 255.255.255.255", "a\x1b\n:1": `no resolver defined to resolve a\x1B\x0A`,
+		"": `no host in upstream ""`, ":25": `no host in upstream ":25"`,
+		"127.0.0.1:0": `invalid port in upstream "127.0.0.1:0"`, "127.0.0.1:99999": `invalid port in upstream "127.0.0.1:99999"`,
+		"127.0.0.1:": `invalid port in upstream "127.0.0.1:"`, "::1:25": `invalid port in upstream "::1:25"`,
+		"127.0.0.1:1-2": `invalid port in upstream "127.0.0.1:1-2"`,
+		"127.0.0.1:1/x": `invalid host in upstream "127.0.0.1:1/x"`, "[::1": `invalid host in upstream "[::1"`, "[::1]x": `invalid host in upstream "[::1]x"`,
+		"[::zz]:1": `invalid IPv6 address in upstream "[::zz]:1"`, "[fe80::1%lo]:1": `invalid IPv6 address in upstream "[fe80::1%lo]:1"`,
+		"unix:": `no path in the unix domain socket in upstream "unix:"`, "unix:a": `no absolute path in the unix domain socket in upstream "unix:a"`,
+		"unix:/" + strings.Repeat("a", 107): `too long path in the unix domain socket in upstream "unix:/` + strings.Repeat("a", 107) + `"`,
+	} {
+		addr, err := parseTarget(text)
+		got := addr.String()
+		if err != nil {
+			got = err.Error()
+		}
+		require.Equal(t, want, got, text)
+	}
+}
+
 // A text is sent in full, however slowly its client reads, and then the end.
 //
 // Fails if what the socket does not take at once is forgotten.
@@ -102,6 +184,19 @@ func TestKeyValue(t *testing.T) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	require.Equal(t, []string{"a-127.0.0.1", "a-127.0.0.1"}, m.keys)
+}
+
+// A key without variables is that of every session, and needs no record.
+//
+// Fails if it is the client's address, or none.
+func TestFixedKey(t *testing.T) {
+	t.Parallel()
+	m := &spy{}
+	g := newRig(t, []string{noListener(t), newWitness(t, good).addr}, goBy(m), func(p *plan) { p.Key, p.KeyText = FixedKey, "a" })
+	greetingOf(t, g.dial())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	require.Equal(t, []string{"a", "a"}, m.keys)
 }
 
 // The server's address is the one that the client connected to, also where the

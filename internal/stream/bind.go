@@ -9,6 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"smtplb/internal/reactor"
+	"smtplb/internal/script"
+	"smtplb/internal/smtp"
 )
 
 // Bind is the address that connections to servers come from. The zero Bind
@@ -18,6 +20,9 @@ type Bind struct {
 	Client      bool           // the client's own address, in place of Addr
 	ClientPort  bool           // and its port
 	Transparent bool           // the address need not be one of this host
+
+	// Value becomes the address in each session, in place of all but Transparent.
+	Value *script.Value
 }
 
 // source is the address for a client, which is invalid if it came through a
@@ -32,12 +37,50 @@ func (b *Bind) source(client netip.AddrPort) netip.AddrPort {
 	return client
 }
 
+// chooseSource evaluates the session's source address, once. What is empty or no
+// address leaves it to the kernel, as in ngx_stream_proxy_set_local.
+func (w *worker) chooseSource(s *session) {
+	s.record.source = netip.AddrPort{}
+	w.text = s.route.Bind.Value.Append(w.text[:0], w.variables(s))
+	if len(w.text) == 0 {
+		return
+	}
+	source, ok := parseSource(string(w.text))
+	if !ok {
+		w.complain(s, `invalid local address "`+smtp.Printable(w.text, smtp.LogLimit)+`"`)
+		return
+	}
+	s.record.source = source
+}
+
+// parseSource reads an address with or without a port, which only behind brackets
+// can follow one of IPv6 (ngx_parse_addr_port).
+func parseSource(text string) (source netip.AddrPort, ok bool) {
+	a, err := netip.ParseAddr(text)
+	if source = netip.AddrPortFrom(a, 0); err != nil {
+		source, err = netip.ParseAddrPort(text)
+		ok = source.Port() > 0
+	} else {
+		ok = true
+	}
+	return source, ok && err == nil && source.Addr().Zone() == ""
+}
+
+// source is where the session's connections come from; invalid: the kernel
+// chooses.
+func (s *session) source() netip.AddrPort {
+	if s.route.Bind.Value != nil {
+		return s.record.source
+	}
+	return s.route.Bind.source(s.from)
+}
+
 // bind gives the socket of a session to its server the address it is to come
 // from. Without that address the server is not connected to at all: it would
 // take us for the client, and may trust us further. So a client of one address
 // family only gets servers of that family. Whatever fails is no server's fault.
 func (w *worker) bind(fd int, s *session) (what string, errno syscall.Errno) {
-	source := s.route.Bind.source(s.from)
+	source := s.source()
 	if !source.IsValid() {
 		return "", 0
 	}

@@ -1,6 +1,8 @@
 package stream
 
 import (
+	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -9,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"smtplb/internal/script"
 	"smtplb/internal/smtptest"
 )
 
@@ -93,4 +96,57 @@ func TestBindOfOtherFamily(t *testing.T) {
 		require.Zero(t, s.Fails, s.Name)
 	}
 	require.Positive(t, g.logs.FilterMessageSnippet("another address family than the server").Len())
+}
+
+// A source address is read as nginx reads the value of proxy_bind.
+//
+// Fails if a port of 0 is taken for any, or an address of IPv6 that ends like a
+// port is cut there.
+func TestParseSource(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"127.0.0.9": "127.0.0.9:0", "127.0.0.9:33": "127.0.0.9:33", "::1": "[::1]:0", "[::1]:25": "[::1]:25", "2001:db8::1:25": "[2001:db8::1:25]:0",
+		"off": "", "127.0.0.9:0": "", "127.0.0.9:": "", "127.0.0.9:99999": "", " 127.0.0.9": "", "127.1": "", "[::1]": "",
+		"unix:": "", "unix:/x": "", "fe80::1%lo": "", "[fe80::1%lo]:25": "", "[127.0.0.1]:25": "", "localhost:25": "",
+	} {
+		source, ok := parseSource(text)
+		require.Equal(t, want != "", ok, text)
+		if ok {
+			require.Equal(t, netip.MustParseAddrPort(want), source)
+		}
+	}
+}
+
+// The source address is evaluated once, and may be the client's own. What is no
+// address is left to the kernel.
+//
+// Fails if it is evaluated for each server, if a session has the address of the
+// one before, or if a refusal of the client itself is not passed on to it.
+func TestBindToAValue(t *testing.T) {
+	t.Parallel()
+	b := newDiary(t, func(s *script.Scope) error {
+		return s.Map(script.Map{Variable: "$source", Source: "$remote_addr", Entries: []script.Entry{
+			{Key: "127.0.0.2", Value: "127.0.0.9"}, {Key: "127.0.0.3", Value: "nobody"}, {Key: "127.0.0.5", Value: "$remote_addr"}}})
+	})
+	seer := smtptest.Serve(t, listen(t, "tcp"), func(c net.Conn) {
+		defer c.Close()
+		_, _ = fmt.Fprintf(c, "220 %s\r\n", addrPort(c.RemoteAddr()).Addr())
+		_, _ = io.Copy(io.Discard, c)
+	})
+	refuser := newWitness(t, greet("554 5.7.1 not you\r\n"))
+	g := newRig(t, []string{refuser.addr, seer.Addr()}, gated, backups, nginxLog, func(p *plan) {
+		p.Scope, p.Bind = b.scope, Bind{Value: b.value("$source")}
+	})
+	for _, x := range []struct{ from, want string }{
+		{"127.0.0.2", "220 127.0.0.9\r\n"}, {"127.0.0.3", "220 127.0.0.1\r\n"}, {"127.0.0.4", "220 127.0.0.1\r\n"},
+		{"127.0.0.5", "554 5.7.1 not you\r\n"}, {"127.0.0.4", "220 127.0.0.1\r\n"},
+	} {
+		c := g.dialFrom(x.from)
+		saw, _, err := readUntil(c, x.want, false)
+		require.NoError(t, err)
+		require.Equal(t, x.want, saw, x.from)
+		c.Close()
+		g.gone(patience)
+	}
+	require.Equal(t, 1, g.logs.FilterMessageSnippet(`invalid local address "nobody"`).Len(), "once a session, not for each server")
 }

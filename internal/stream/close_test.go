@@ -120,6 +120,41 @@ func TestResetIsMirrored(t *testing.T) {
 	require.Equal(t, causeServerReset.String(), g.accounts()[1].end)
 }
 
+// TestWordsThatComeTooLate: a peer says its last and closes, as a server does
+// with 421, and the other's words, on their way by then, are answered by a reset.
+// The stream had come to its end before: the other gets the last words and that
+// end, and is not reset while it still speaks. It fails if lost takes every failed
+// write for a reset unless the end was read.
+func TestWordsThatComeTooLate(t *testing.T) {
+	t.Parallel()
+	for _, side := range []string{"client", "server"} {
+		t.Run(side, func(t *testing.T) {
+			t.Parallel()
+			l := listen(t, "tcp")
+			g := newRig(t, []string{l.Addr().String()})
+			actor, other := g.pair(l)
+			if side == "server" {
+				actor, other = other, actor
+			}
+			m := &match{actor: actor, other: other}
+			require.NoError(t, m.pass(1))
+			thaw := freeze(g.workers...)
+			_, err := other.Write(make([]byte, 100<<10)) // first: a loop reads it first, and has more than one write of it
+			require.NoError(t, err)
+			_, err = io.WriteString(actor, goodbye)
+			require.NoError(t, err)
+			require.NoError(t, actor.Close())
+			thaw()
+			got, err := io.ReadAll(other)
+			require.NoError(t, err)
+			require.Equal(t, goodbye, string(got))
+			require.NoError(t, other.Close())
+			g.gone(patience)
+			require.Equal(t, side+" closed", g.accounts()[0].end)
+		})
+	}
+}
+
 // TestLastReplyIsDelivered is T15 without the distance: the server sends its
 // last reply and ends, while the client has sent what nobody reads any more.
 // Closing a socket with unread bytes makes the kernel send a reset and throw

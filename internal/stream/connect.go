@@ -21,7 +21,10 @@ func (w *worker) next(s *session) *upstream.Peer {
 	case s.route.KeyValue != nil:
 		w.key = s.route.KeyValue.Append(w.key[:0], w.variables(s))
 		s.turn.Session.Key = w.key
-	case s.route.Key != NoKey:
+	case s.route.Key == FixedKey:
+		w.key = append(w.key[:0], s.route.KeyText...)
+		s.turn.Session.Key = w.key
+	case s.route.Key == ClientAddress:
 		w.key = s.appendKey(w.key[:0])
 		s.turn.Session.Key = w.key
 	}
@@ -38,7 +41,7 @@ func (w *worker) turn(s *session) *upstream.Turn {
 // connects at once, one is under way, or none is left.
 func (w *worker) try(s *session, p *upstream.Peer) {
 	for ; p != nil; p = w.next(s) {
-		s.peer, s.last = p, p
+		s.peer, s.last, s.next = p, p, nil
 		s.attempt++
 		w.attempted(s, p)
 		s.patient, s.doubted = false, false
@@ -146,10 +149,10 @@ func (w *worker) prepare(fd int, s *session) (what string, errno syscall.Errno) 
 // are spared four system calls.
 func (w *worker) keepAlive(s *session) {
 	k := s.route.Keepalive
-	if s.kept || !k.On || s.server.fd < 0 || s.last.Addr().Path != "" {
+	if s.keptAlive || !k.On || s.server.fd < 0 || s.last.Addr().Path != "" {
 		return
 	}
-	s.kept = true
+	s.keptAlive = true
 	fd := int(s.server.fd)
 	// A server that is gone already refuses these; its end is on its way.
 	_ = reactor.SetInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
@@ -229,6 +232,7 @@ func (w *worker) commit(s *session, o upstream.Outcome) {
 	if o == upstream.OutcomeOK {
 		s.peer.Connected(w.seconds())
 	}
+	w.chooseRates(s)
 	w.enter(s, stateRelaying)
 	w.relay(s)
 }

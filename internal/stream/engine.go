@@ -4,7 +4,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -30,10 +29,12 @@ type Engine struct {
 	limit    atomic.Int64
 	running  sync.WaitGroup
 
+	sessionLog *Log // of the routes that have none
+
 	drained atomic.Pointer[chan struct{}] // closed by whoever ends the last session
 
-	pauses, refusals, complaints limiter
-	numbers                      atomic.Uint64 // of clients
+	pauses, refusals limiter
+	numbers          atomic.Uint64 // of clients
 
 	// Set by tests before the first port is opened.
 	onEvent func(*session)
@@ -69,7 +70,7 @@ type worker struct {
 // calls are the kernel calls that tests replace by failing ones.
 type calls struct {
 	splice func(from, to, n int) (int, syscall.Errno)
-	accept acceptFunc
+	accept func(from *reactor.Sockaddr, listener int) (fd int, errno syscall.Errno)
 	socket func(to *reactor.Sockaddr) (fd int, errno syscall.Errno)
 }
 
@@ -98,7 +99,7 @@ func (s *Stats) add(o Stats) {
 
 // New opens an engine's loops and starts them. Stop ends it.
 func New(o Options) (*Engine, error) {
-	e := &Engine{log: o.Logger}
+	e := &Engine{log: o.Logger, sessionLog: NewLog(o.Logger)}
 	e.limit.Store(int64(o.MaxSessions))
 	for range o.Workers {
 		w := &worker{engine: e, log: o.Logger, buf: make([]byte, 16<<10), doubtAfter: doubtAfter}
@@ -274,7 +275,7 @@ type limiter struct {
 // allow reports whether this event is allowed, and then how many were not since
 // the one before.
 func (l *limiter) allow() (ok bool, skipped int64) {
-	now := int64(time.Since(birth)/time.Second) + 1
+	now := reactor.Clock() / 1000 // at least 1
 	last := l.last.Load()
 	if now > last && l.last.CompareAndSwap(last, now) {
 		return true, l.skipped.Swap(0)
@@ -282,5 +283,3 @@ func (l *limiter) allow() (ok bool, skipped int64) {
 	l.skipped.Add(1)
 	return false, 0
 }
-
-var birth = time.Now()

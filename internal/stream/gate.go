@@ -118,7 +118,7 @@ func (w *worker) greeting(s *session) {
 		// greeting, as by postscreen's teaser.
 	case g.Verdict == smtp.Ready:
 		w.commit(s, upstream.OutcomeOK)
-	case g.Verdict == smtp.Policy && s.route.clientVisible():
+	case g.Verdict == smtp.Policy && s.clientVisible():
 		w.commit(s, upstream.OutcomeClientRejected)
 	case g.Verdict == smtp.Policy:
 		w.passOver(s, upstream.OutcomeRejected, "server refuses this balancer", g.Line)
@@ -193,7 +193,8 @@ func (w *worker) another(s *session) *upstream.Peer {
 	if left <= 0 || !w.mayGoOn(s) {
 		return nil
 	}
-	return w.next(s)
+	s.next = w.next(s)
+	return s.next
 }
 
 // giveUp ends the session's business with its server.

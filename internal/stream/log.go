@@ -31,6 +31,24 @@ func (r *Route) journal() journal {
 	return ownJournal{}
 }
 
+// Log takes what sessions meet with.
+type Log struct {
+	*zap.Logger
+	complaints limiter
+}
+
+// NewLog makes a Log of a logger. The routes that have it share how often it
+// tells of what peers can cause.
+func NewLog(logger *zap.Logger) *Log { return &Log{Logger: logger} }
+
+// logOf is where lines about a session go, for all its life.
+func (w *worker) logOf(s *session) *Log {
+	if s.route.Log != nil {
+		return s.route.Log
+	}
+	return w.engine.sessionLog
+}
+
 func (w *worker) complain(s *session, message string, fields ...zap.Field) {
 	s.route.journal().complain(w, s, zapcore.ErrorLevel, message, fields...)
 }
@@ -44,7 +62,7 @@ func (ownJournal) began(*worker, *session)   {}
 func (ownJournal) reached(*worker, *session) {}
 
 func (ownJournal) ended(w *worker, s *session) {
-	entry := w.log.Check(sessionLevel, "session ended")
+	entry := w.logOf(s).Check(sessionLevel, "session ended")
 	if entry == nil {
 		return
 	}
@@ -76,13 +94,15 @@ func (j ownJournal) failed(w *worker, s *session, o upstream.Outcome, what strin
 	j.complain(w, s, zapcore.ErrorLevel, what+" failed", fields[:]...)
 }
 
-// complain writes one line a second at most, with the number of those left out.
+// complain writes one line a second at most to a log, with the number of those
+// left out.
 func (ownJournal) complain(w *worker, s *session, level zapcore.Level, message string, fields ...zap.Field) {
-	entry := w.log.Check(level, message)
+	log := w.logOf(s)
+	entry := log.Check(level, message)
 	if entry == nil {
 		return
 	}
-	ok, skipped := w.engine.complaints.allow()
+	ok, skipped := log.complaints.allow()
 	if !ok {
 		return
 	}

@@ -35,6 +35,7 @@ type nginxJournal struct{}
 const (
 	doingHeader     = "reading PROXY protocol"
 	doingInit       = "initializing session"
+	doingNothing    = "" // between that and the next
 	doingConnecting = "connecting to upstream"
 	doingQueue      = "waiting in the queue of upstream"
 	doingGreeting   = "reading greeting from upstream"
@@ -45,8 +46,10 @@ const (
 func (s *session) doing() string {
 	switch s.state {
 	case stateAdmission:
+		return doingInit
+	case stateRouting:
 		if s.group == nil {
-			return doingInit
+			return doingNothing
 		}
 	case stateQueue:
 		return doingQueue
@@ -59,14 +62,14 @@ func (s *session) doing() string {
 }
 
 func (nginxJournal) began(w *worker, s *session) {
-	if entry := w.log.Check(errorlog.Info, ""); entry != nil {
+	if entry := w.logOf(s).Check(errorlog.Info, ""); entry != nil {
 		entry.Message = string(s.line().text("client ").text(clientAddr(s.from)).text(" connected to ").text(s.route.listen))
 		entry.Write()
 	}
 }
 
 func (nginxJournal) reached(w *worker, s *session) {
-	entry := w.log.Check(errorlog.Info, "")
+	entry := w.logOf(s).Check(errorlog.Info, "")
 	if entry == nil || w.local.Local(int(s.server.fd)) != 0 {
 		return
 	}
@@ -84,7 +87,7 @@ func (j nginxJournal) failed(w *worker, s *session, _ upstream.Outcome, what str
 	case what == calledConnect:
 		level, what = connectionError(errno, errorlog.Crit), "connect() to "+s.peer.Addr().String()+" failed"
 	case what == calledBind:
-		level, what = errorlog.Crit, "bind("+addrText(s.route.Bind.source(s.from).Addr())+") failed"
+		level, what = errorlog.Crit, "bind("+sourceText(s.source())+") failed"
 	case what == calledSocket || what == calledSetsockopt:
 		level, what = errorlog.Alert, what+"() failed"
 	default:
@@ -156,7 +159,7 @@ func (j nginxJournal) disconnected(w *worker, s *session) {
 	case s.route.HalfClose && s.client.eof && s.server.eof:
 		c = causeClientClosed + causeServerClosed - c
 	}
-	entry := w.log.Check(errorlog.Info, "")
+	entry := w.logOf(s).Check(errorlog.Info, "")
 	if entry == nil {
 		return
 	}
@@ -170,7 +173,7 @@ func (j nginxJournal) disconnected(w *worker, s *session) {
 
 // tell writes a line of "message (errno: text) while doing, client: ...".
 func (nginxJournal) tell(w *worker, s *session, level zapcore.Level, message string, errno syscall.Errno, doing string) {
-	entry := w.log.Check(level, "")
+	entry := w.logOf(s).Check(level, "")
 	if entry == nil {
 		return
 	}
@@ -178,8 +181,15 @@ func (nginxJournal) tell(w *worker, s *session, level zapcore.Level, message str
 	if errno != 0 {
 		l = l.text(" (").number(int64(errno)).text(": ").text(errnoText(errno)).text(")")
 	}
-	l = l.text(" while ").text(doing).text(", client: ").text(addrText(s.from.Addr())).text(", server: ").text(s.port.name)
-	if doing != doingHeader && doing != doingInit {
+	if doing != doingNothing {
+		l = l.text(" while ").text(doing)
+	}
+	l = l.text(", client: ").text(addrText(s.from.Addr())).text(", server: ").text(s.port.name)
+	switch doing {
+	case doingHeader, doingInit:
+	case doingNothing:
+		l = l.bytes(w, s)
+	default:
 		l = l.text(`, upstream: "`).text(s.upstreamText()).text(`"`).bytes(w, s)
 	}
 	entry.Message = string(l)
@@ -225,6 +235,14 @@ func addrText(a netip.Addr) string {
 		return "unix:"
 	}
 	return a.WithZone("").String()
+}
+
+// sourceText is an address to bind as it was written, a port of 0 is none.
+func sourceText(a netip.AddrPort) string {
+	if a.Port() == 0 {
+		return addrText(a.Addr())
+	}
+	return a.String()
 }
 
 // errnoText is what strerror says. Go has the same words, but begins them in

@@ -174,6 +174,24 @@ func TestNginxLines(t *testing.T) {
 			require.NoError(t, err)
 			quits(t, c)
 		}, []string{ngxClient, ngxProxy, `[info] *1 upstream disconnected, bytes from/to client:6/17, bytes from/to upstream:17/52`}},
+		"a source that is no address": {[]string{serverAddr}, []func(*plan){func(p *plan) {
+			p.Scope, p.Bind = d.scope, Bind{Value: d.value("of $remote_addr")}
+		}}, quits, []string{
+			ngxClient, `[error] *1 invalid local address "of 127.0.0.1"` + ngxFrom + ngxNothing, ngxProxy, `[info] *1 upstream disconnected` + ngxQuit}},
+		"a source with a port": {[]string{refused1}, []func(*plan){func(p *plan) {
+			p.Scope, p.Bind = d.scope, Bind{Value: d.value("192.0.2.77:25")}
+		}}, nothing, []string{
+			ngxClient, `[crit] *1 bind(192.0.2.77:25) failed (99: Cannot assign requested address) while connecting to upstream` + ngxFrom +
+				`, upstream: "SERVER1"` + ngxNothing}},
+		"a rate that is no size": {[]string{serverAddr}, []func(*plan){func(p *plan) {
+			p.Scope, p.UploadRate.Value = d.scope, d.value("$remote_addr")
+		}}, quits, []string{
+			ngxClient, ngxProxy, `[error] *1 invalid size "127.0.0.1" while connecting to upstream` + ngxFrom + `, upstream: "SERVER1"` + ngxNothing,
+			`[info] *1 upstream disconnected` + ngxQuit}},
+		"nowhere to pass to": {nil, []func(*plan){func(p *plan) {
+			p.Scope, p.Pass = d.scope, d.value("mx.$remote_addr:25")
+		}}, nothing, []string{
+			ngxClient, `[error] *1 no resolver defined to resolve mx.127.0.0.1` + ngxFrom + ngxNothing}},
 		"IPv6": {[]string{serverAddr}, []func(*plan){func(p *plan) { p.listen = "[::1]:0" }}, quits, []string{
 			`[info] *1 client [::1]:PORT connected to LISTEN`, ngxProxy, `[info] *1 upstream disconnected` + ngxQuit}},
 		"IPv6, refused": {[]string{refused1}, []func(*plan){func(p *plan) { p.listen = "[::1]:0" }}, nothing, []string{

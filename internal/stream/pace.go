@@ -1,6 +1,12 @@
 package stream
 
-import "smtplb/internal/reactor"
+import (
+	"math"
+
+	"smtplb/internal/reactor"
+	"smtplb/internal/script"
+	"smtplb/internal/smtp"
+)
 
 // Rates, as nginx has them in ngx_stream_proxy_process: a half with one reads
 // no more than its rate allows for each second begun, the second in which the
@@ -12,8 +18,17 @@ import "smtplb/internal/reactor"
 // when it was to begin: what was lost by waking late is made up for. While a
 // half rests, silence is our doing, and Route.Timeout begins when its rest ends.
 
-// pace is the rate of a half and what it has done to it. Without a rate it is
-// the zero pace.
+// Rate is how many bytes a second a session moves one way.
+type Rate struct {
+	Bytes int64 // at most maxRate; 0: any number
+	// Value becomes that number in each session, in place of Bytes.
+	Value *script.Value
+}
+
+// maxRate is so low that what a session may move in many years can be counted.
+const maxRate = 1 << 32
+
+// pace is the rate of a half and what it has done to it.
 type pace struct {
 	rate   int64 // bytes a second
 	from   int64 // second of the loop's clock in which counting began
@@ -23,9 +38,49 @@ type pace struct {
 
 // begin starts counting, at now in ms.
 func (p *pace) begin(rate, now int64) {
-	if rate > 0 {
-		*p = pace{rate: rate, from: now / 1000, rested: now * 1000}
+	*p = pace{rate: rate, from: now / 1000, rested: now * 1000}
+}
+
+// chooseRates evaluates the rates of a session that has just got its server, as
+// ngx_stream_proxy_init_upstream does.
+func (w *worker) chooseRates(s *session) {
+	if v := s.route.UploadRate.Value; v != nil {
+		s.up.pace.rate = w.rate(s, v)
 	}
+	if v := s.route.DownloadRate.Value; v != nil {
+		s.down.pace.rate = w.rate(s, v)
+	}
+}
+
+// rate is what the value becomes; what is no size is no limit.
+func (w *worker) rate(s *session, v *script.Value) int64 {
+	w.text = v.Append(w.text[:0], w.variables(s))
+	n, ok := parseSize(w.text)
+	if !ok {
+		w.complain(s, `invalid size "`+smtp.Printable(w.text, smtp.LogLimit)+`"`)
+	}
+	return min(n, maxRate)
+}
+
+// parseSize reads a number of bytes as ngx_parse_size does: "4096", "16k", "1m".
+// What is none is 0.
+func parseSize(text []byte) (n int64, ok bool) {
+	unit := int64(1)
+	if last := len(text) - 1; last >= 0 {
+		switch text[last] {
+		case 'k', 'K':
+			unit, text = 1<<10, text[:last]
+		case 'm', 'M':
+			unit, text = 1<<20, text[:last]
+		}
+	}
+	for _, c := range text {
+		if c < '0' || c > '9' || n > (math.MaxInt64/unit-int64(c-'0'))/10 {
+			return 0, false
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n * unit, len(text) > 0
 }
 
 // allow returns how many bytes the half may read at once now. When there are

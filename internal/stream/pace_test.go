@@ -2,6 +2,7 @@ package stream
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -12,11 +13,13 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"smtplb/internal/script"
 )
 
 // rates limits both directions of a rig's sessions.
 func rates(up, down int64) func(*plan) {
-	return func(p *plan) { p.UploadRate, p.DownloadRate = up, down }
+	return func(p *plan) { p.UploadRate, p.DownloadRate = Rate{Bytes: up}, Rate{Bytes: down} }
 }
 
 func withoutPipes(p *plan) { p.prepare = func(w *worker) { w.loop.Pipes.Limit = 0 } }
@@ -301,4 +304,59 @@ func TestPaceAllows(t *testing.T) {
 	require.Zero(t, h.allow(102*second+950, buffer))
 	require.Equal(t, int64(103*second), h.pace.until())
 	require.Equal(t, buffer, h.allow(200*second, buffer), "not all of it at once")
+}
+
+// A size is read as nginx reads the value of proxy_upload_rate.
+//
+// Fails if a unit needs no number, or what is too large wraps around.
+func TestParseSize(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int64{
+		"0": 0, "100": 100, "10k": 10 << 10, "10K": 10 << 10, "5000m": 5000 << 20, "3M": 3 << 20,
+		"9223372036854775807": math.MaxInt64, "8796093022207m": 8796093022207 << 20,
+		"": -1, "k": -1, "bogus": -1, "-1": -1, "1g": -1, " 1": -1, "1k1": -1, "99999999999999999999": -1,
+		"9223372036854775808": -1, "8796093022208m": -1,
+	} {
+		n, ok := parseSize([]byte(text))
+		require.Equal(t, want >= 0, ok, text)
+		require.Equal(t, max(want, 0), n, text)
+	}
+}
+
+// Rates are evaluated when the server is known; counting has begun with the
+// session.
+//
+// Fails if they are evaluated before, if one is taken for the other, or if what is
+// no size is not logged, or is a limit.
+func TestRatesOfValues(t *testing.T) {
+	t.Parallel()
+	l := listen(t, "tcp")
+	b := newDiary(t, func(s *script.Scope) error {
+		return errors.Join(
+			s.Map(script.Map{Variable: "$up", Source: "$upstream_addr", Entries: []script.Entry{
+				{Key: l.Addr().String(), Value: "3k"}}}),
+			s.Map(script.Map{Variable: "$down", Source: "$remote_addr", Entries: []script.Entry{
+				{Key: "127.0.0.1", Value: "4194305k"}, {Key: "127.0.0.2", Value: "none"}}}))
+	})
+	g := newRig(t, []string{l.Addr().String()}, func(p *plan) {
+		p.Scope, p.UploadRate, p.DownloadRate = b.scope, Rate{Value: b.value("$up")}, Rate{Value: b.value("$down")}
+	})
+	for _, x := range []struct {
+		from string
+		down int64
+	}{{"127.0.0.1", maxRate}, {"127.0.0.2", 0}} {
+		c := g.dialFrom(x.from)
+		server, err := l.Accept()
+		require.NoError(t, err)
+		require.True(t, g.comes(relaying))
+		g.each(func(s *session) {
+			if s.up.pace.rate != 3<<10 || s.down.pace.rate != x.down || s.up.pace.from != s.started/1000 {
+				t.Errorf("%s: up %+v, down %+v, started %d", x.from, s.up.pace, s.down.pace, s.started)
+			}
+		})
+		c.Close()
+		server.Close()
+		g.gone(patience)
+	}
+	require.Equal(t, 1, g.logs.FilterMessage(`invalid size "none"`).Len())
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"smtplb/internal/smtptest"
 )
@@ -111,6 +113,30 @@ func TestPanicWhileConnectingEndsOneSession(t *testing.T) {
 	}
 	g.gone(time.Second)
 	require.Zero(t, g.group.Snapshot(g.Seconds())[0].Conns)
+}
+
+// TestPanicBetweenTwoServersEndsOneSession: the session still has a server that
+// does not greet, and has the next one already. It fails if account gives back
+// only the first.
+func TestPanicBetweenTwoServersEndsOneSession(t *testing.T) {
+	t.Parallel()
+	hung, next := newWitness(t, silent), newWitness(t, good)
+	g := newRig(t, []string{hung.addr, next.addr}, gated, backups, func(p *plan) {
+		p.noise = true
+		p.Logger = p.Logger.WithOptions(zap.Hooks(func(e zapcore.Entry) error {
+			if strings.HasSuffix(e.Message, "asking another server") {
+				panic("injected")
+			}
+			return nil
+		}))
+	})
+	c := g.dial()
+	_, _ = io.Copy(io.Discard, c)
+	g.gone(patience)
+	require.Equal(t, 1, g.logs.FilterMessageSnippet("panicked").Len())
+	for _, s := range g.group.Snapshot(g.Seconds()) {
+		require.Zero(t, s.Conns, s.Name)
+	}
 }
 
 // TestSpinningSessionIsEnded makes a loop come back to a session again and again

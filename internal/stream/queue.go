@@ -25,25 +25,35 @@ func (w *worker) enqueue(s *session) {
 	}
 	// The servers may be given away on any loop.
 	if !s.group.Wait(&s.turn, s.from.Addr(), func() { w.loop.Post(claim) }) {
-		w.complain(s, "queue is full", s.aboutQueue()...)
-		w.turnAway(s, ReplyLimit, causeQueueFull)
+		w.queueFull(s)
 		return
 	}
 	w.enter(s, stateQueue)
 	w.queued(s)
 }
 
-// claim goes on with the server that the session was given, if it was.
-func (w *worker) claim(s *session) (got bool) {
+// queueFull is called for a session that has no room in the queue, or no more.
+func (w *worker) queueFull(s *session) {
+	w.complain(s, "queue is full", s.aboutQueue()...)
+	w.turnAway(s, ReplyLimit, causeQueueFull)
+}
+
+// claim goes on with the server that the session was given, or without one if it
+// had to give way. It reports whether the session has left the queue.
+func (w *worker) claim(s *session) bool {
 	if s.state != stateQueue {
 		return false
 	}
-	p := s.group.Claim(&s.turn)
-	if p == nil {
+	p, waits := s.group.Claim(&s.turn)
+	switch {
+	case waits:
 		return false
+	case p == nil:
+		w.queueFull(s)
+	default:
+		w.unqueue(s)
+		w.try(s, p)
 	}
-	w.unqueue(s)
-	w.try(s, p)
 	return true
 }
 

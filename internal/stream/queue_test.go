@@ -257,3 +257,30 @@ func TestQueueIsFull(t *testing.T) {
 		requireGreeted(t, first)
 	}
 }
+
+// The queue is full of one client's sessions, and another client comes: the latest
+// of them is told what the other one would have been told, and the other one gets
+// a server. They are on two loops.
+//
+// Fails if the session that gives way is not told, is told to wait, or is logged
+// as anything else.
+func TestQueueGivesWay(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, []string{newWitness(t, good).addr}, gated, queueing, func(p *plan) { p.queue, p.Workers = 2, 2 })
+	release := g.hold()
+	first := g.dial()
+	require.True(t, g.comes(of(first, waitsInQueue)))
+	latest := g.dial()
+	require.True(t, g.comes(of(latest, waitsInQueue)))
+	other := g.dialFrom("127.0.0.2")
+	saw, err := io.ReadAll(latest)
+	require.NoError(t, err)
+	require.Equal(t, limitReply, string(saw))
+	require.Equal(t, "queue full", g.accounts()[0].end)
+	require.True(t, g.any(of(first, waitsInQueue)))
+	release()
+	requireGreeted(t, first)
+	require.NoError(t, smtptest.Abort(first))
+	requireGreeted(t, other)
+	require.Zero(t, g.group.Waiting())
+}

@@ -14,9 +14,10 @@ type record struct {
 	// vars is the session's own if something evaluated at its start may be
 	// looked at later; see Route.keeps. Without, it is evaluated by the worker's.
 	vars     *script.Session
-	attempts []attempt // if the route has access logs
+	attempts []attempt // if the route has use for them
 	claims   []*counter
 	limited  script.LimitStatus
+	source   netip.AddrPort // by Bind.Value; invalid: the kernel chooses
 }
 
 // attempt is what the access log says of one server. Times are in milliseconds
@@ -142,7 +143,7 @@ func withoutZone(a netip.AddrPort) netip.AddrPort {
 // attempted begins the record of an attempt; without a peer, of one that could
 // not be made.
 func (w *worker) attempted(s *session, p *upstream.Peer) {
-	if s.record == nil || len(s.route.AccessLogs) == 0 {
+	if s.record == nil || !s.route.tells() {
 		return
 	}
 	a := attempt{peer: p, began: w.loop.Now(), connect: script.Absent, firstByte: script.Absent, session: script.Absent}
@@ -150,6 +151,11 @@ func (w *worker) attempted(s *session, p *upstream.Peer) {
 		a.session = 0
 	}
 	s.record.attempts = append(s.record.attempts, a)
+}
+
+// tells reports whether something is evaluated that may say what came of attempts.
+func (r *Route) tells() bool {
+	return len(r.AccessLogs) > 0 || r.UploadRate.Value != nil || r.DownloadRate.Value != nil
 }
 
 // current returns the record of the latest attempt, if there is one.

@@ -57,8 +57,8 @@ func (w *worker) relay(s *session) {
 	if s.waits() {
 		w.loop.Timers.Arm(s.index, w.deadline(s))
 	}
-	if more && !s.queued {
-		s.queued = true
+	if more && !s.again {
+		s.again = true
 		w.loop.Again(s.clientToken())
 	}
 }
@@ -157,7 +157,7 @@ func (w *worker) send(h *half, dst *end, b []byte) {
 	n, errno := reactor.Send(int(dst.fd), b)
 	h.out += int64(n)
 	if errno != 0 && errno != eagain {
-		w.lost(h, dst)
+		w.lost(h, dst, errno)
 		return
 	}
 	if n < len(b) {
@@ -168,9 +168,9 @@ func (w *worker) send(h *half, dst *end, b []byte) {
 	}
 }
 
-// splice fills the half's pipe from the source, with up to size bytes. The pipe is empty on entry, and
-// an empty pipe always has room: so EAGAIN can only mean that the source is
-// empty, although splice reports a full pipe the same way.
+// splice fills the half's pipe from the source, with up to size bytes. The pipe
+// is empty on entry, and an empty pipe always has room: so EAGAIN can only mean
+// that the source is empty, although splice reports a full pipe the same way.
 func (w *worker) splice(h *half, src *end, size int) {
 	if !h.lent {
 		pipe, errno := w.loop.Pipes.Get()
@@ -224,7 +224,7 @@ func (w *worker) flush(h *half, dst *end) bool {
 		case errno == 0 || refused(errno):
 			w.refuseSplice(h, errno)
 		default:
-			w.lost(h, dst)
+			w.lost(h, dst, errno)
 			return false
 		}
 	}
@@ -236,7 +236,7 @@ func (w *worker) flush(h *half, dst *end) bool {
 	}
 	n, errno := reactor.Send(int(dst.fd), h.held.B[h.off:])
 	if errno != 0 && errno != eagain {
-		w.lost(h, dst)
+		w.lost(h, dst, errno)
 		return false
 	}
 	h.off += int32(n)
@@ -311,9 +311,11 @@ func (w *worker) passEnd(s *session, h *half, src, dst *end) {
 
 // lost is called when a write found the destination gone. What it sent before
 // is still to be read and delivered, so only this half is over. One that had
-// ended its stream properly and then closed is not taken for a reset.
-func (w *worker) lost(h *half, dst *end) {
-	dst.reset = !dst.eof
+// ended its stream properly and then closed is not taken for a reset, whether or
+// not its end was read by now: a reset that comes behind the end of a stream is
+// EPIPE, any other is not (tcp_reset).
+func (w *worker) lost(h *half, dst *end, errno syscall.Errno) {
+	dst.reset = errno != unix.EPIPE && !dst.eof
 	dst.readable = true
 	dst.hup = true
 	h.drop(w)

@@ -16,6 +16,8 @@ import (
 type Route struct {
 	Group *upstream.Group
 	Key   Key // what the group hashes a session by
+	// KeyText is what it does with FixedKey.
+	KeyText string
 
 	ConnectTimeout time.Duration // for each attempt
 	Timeout        time.Duration // both directions silent
@@ -40,10 +42,10 @@ type Route struct {
 	SndBuf     int // SO_SNDBUF of them
 	BufferSize int // bytes read at once in dialogue; a read that fills it turns to splice
 
-	// UploadRate and DownloadRate are how many bytes a second a session moves
-	// from its client and to it, below 1<<40; 0: any number. See pace.go.
-	UploadRate   int64
-	DownloadRate int64
+	// UploadRate and DownloadRate are how fast bytes come from a client and go
+	// to it. See pace.go.
+	UploadRate   Rate
+	DownloadRate Rate
 
 	// Header is the PROXY protocol header that each server gets before anything
 	// else, anew with every attempt.
@@ -89,7 +91,9 @@ type Route struct {
 
 	AccessLogs []AccessLog
 
-	// NginxLog has sessions and their failures logged in nginx's lines.
+	// Log takes what sessions meet with; nil: the engine's own.
+	Log *Log
+	// NginxLog has it in nginx's lines.
 	NginxLog bool
 
 	// Gate is for servers that speak SMTP: clients see no server before it has
@@ -105,6 +109,7 @@ type Key uint8
 const (
 	NoKey         Key = iota
 	ClientAddress     // nginx's $remote_addr
+	FixedKey          // Route.KeyText
 )
 
 // HeaderVersion is a version of the PROXY protocol.
@@ -129,4 +134,8 @@ func (r *Route) fronted(addr netip.Addr) bool {
 
 // clientVisible reports whether servers learn who the client is, so that what
 // they refuse may be about it.
-func (r *Route) clientVisible() bool { return r.Header != NoHeader || r.Bind.Client }
+func (s *session) clientVisible() bool {
+	b := &s.route.Bind
+	return s.route.Header != NoHeader || b.Client ||
+		b.Value != nil && s.from.IsValid() && s.record.source.Addr() == s.from.Addr()
+}

@@ -18,6 +18,7 @@ const (
 	stateFree       state = iota
 	stateHeader           // the proxy in front has not said yet who the client is
 	stateAdmission        // it is known: limits and rules are asked, in one go
+	stateRouting          // it is welcome: how and where it goes on is evaluated, in one go
 	stateStandby          // every server that is fit has enough connects under way
 	stateQueue            // every server that is fit has max_conns sessions
 	stateConnecting       // a connect is under way
@@ -86,9 +87,9 @@ type session struct {
 	cause      cause
 	draining   bool // the process is stopping: nothing more is read from the client
 	downLast   bool // the last byte moved was the server's: the client's turn, safe to cut
-	queued     bool // has used up its share and gets another turn; see event
+	again      bool // has used up its share, and another turn is due; see event
 	accounted  bool // account was called
-	kept       bool // keepAlive was called
+	keptAlive  bool // keepAlive was called
 	patient    bool // no other server is left: this one may take all the time there is
 	doubted    bool // the group was told that this server's greeting is awaited for long
 
@@ -103,6 +104,7 @@ type session struct {
 	group *upstream.Group // nil until it is admitted
 	turn  upstream.Turn
 	peer  *upstream.Peer // held until released; nil before and after
+	next  *upstream.Peer // held beside it, from its choice until it is tried; see another
 	last  *upstream.Peer // the latest peer tried, for the log
 
 	from    netip.AddrPort // client's address; invalid for a unix socket
@@ -191,9 +193,8 @@ func (w *worker) guard(s *session) {
 }
 
 // event handles one event of a session's end, or with no events the turn that
-// a queued session has been waiting for. A queued session leaves what happens
-// to that turn: else each event would be a further share of the loop, and queue
-// the session once more.
+// was due. A session with a turn due leaves what happens to that turn: else each
+// event would be a further share of the loop, and ask for one more.
 func (w *worker) event(s *session, kind reactor.Kind, events uint32) {
 	defer w.guard(s)
 	if w.engine.onEvent != nil {
@@ -204,10 +205,10 @@ func (w *worker) event(s *session, kind reactor.Kind, events uint32) {
 		e = &s.server
 	}
 	e.note(events)
-	if s.queued && events != 0 {
+	if s.again && events != 0 {
 		return
 	}
-	s.queued = false
+	s.again = false
 	switch s.state {
 	case stateHeader:
 		w.readHeader(s)
@@ -325,6 +326,10 @@ func (w *worker) account(s *session) {
 			o = upstream.OutcomeClientGone
 		}
 		w.release(s, o)
+	}
+	if s.next != nil { // a panic came between
+		s.next.Release(w.turn(s), upstream.OutcomeClientGone, w.seconds())
+		s.next = nil
 	}
 	w.stats.Ended++
 	s.route.journal().ended(w, s)

@@ -15,8 +15,8 @@ import (
 // loop, however many events it has meanwhile, so others wait no longer than
 // that for theirs. The round in which it begins to be busy may give it two.
 //
-// Fails if an event gives a session that is queued a share at once, or queues
-// it once more; and, since here the mailbox is never empty, if a loop with mail
+// Fails if an event gives a session whose turn is due a share at once, or asks
+// for one more; and, since here the mailbox is never empty, if a loop with mail
 // does not look for events.
 func TestBusySessionGetsOneShareARound(t *testing.T) {
 	t.Parallel()

@@ -16,12 +16,12 @@ const (
 	// reset, which would destroy what the peer has not read yet (RFC 2525
 	// section 2.17).
 	lingerTimeout = 5_000
+	lingerBytes   = 256 << 10
 	// standbyPeriod is how long a session on standby waits to ask for a server
 	// once more.
 	standbyPeriod = 200
 	// doubtAfter is for how long a greeting is awaited until the group is told.
-	doubtAfter  = upstream.DoubtAfter * 1000
-	lingerBytes = 256 << 10
+	doubtAfter = upstream.DoubtAfter * 1000
 )
 
 // expired handles the timer of a session. The wheel may fire early: what counts
@@ -63,7 +63,7 @@ func (w *worker) expired(s *session) {
 			w.finish(s, causeIdle)
 			return
 		}
-		if !s.queued {
+		if !s.again {
 			w.relay(s)
 		}
 		if s.state == stateRelaying {
