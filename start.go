@@ -68,7 +68,7 @@ func (i *instance) start(c settings) (err error) {
 		next.Discard()
 		return err
 	}
-	if err := i.settle(c); err != nil {
+	if err := i.settle(c, next); err != nil {
 		_ = i.pid.Remove()
 		next.Discard()
 		return err
@@ -83,13 +83,16 @@ func (i *instance) start(c settings) (err error) {
 
 // settle makes the process the user that the configuration names, and takes it
 // to the directory it names. All that needs root is open by now.
-func (i *instance) settle(c settings) error {
+func (i *instance) settle(c settings, next *server.Next) error {
 	if c.identity != nil {
 		if err := i.log.GiveTo(c.identity.UID); err != nil {
 			i.logger.Warn("log file keeps its owner", zap.Error(err))
 		}
 		if err := i.server.GiveLogs(c.identity.UID); err != nil {
 			i.logger.Warn("access log keeps its owner", zap.Error(err))
+		}
+		if err := next.GiveTo(c.identity.UID); err != nil {
+			i.logger.Warn("listener keeps its owner, and reloads open no other on its port", zap.Error(err))
 		}
 		if err := c.identity.Become(capabilities(c.Config)...); err != nil {
 			return fmt.Errorf("become user %q: %w", c.User, err)

@@ -268,6 +268,8 @@ type Server struct {
 	Bind                *Bind          // proxy_bind; nil: the kernel chooses
 	HalfClose           bool           // proxy_half_close
 	SocketKeepalive     Keepalive      // proxy_socket_keepalive
+	SocketRcvBuf        int            // proxy_socket_rcvbuf: SO_RCVBUF towards servers, bytes; 0: the kernel's own
+	SocketSndBuf        int            // proxy_socket_sndbuf: SO_SNDBUF
 	BufferSize          int            // proxy_buffer_size, bytes
 	NoDelay             bool           // tcp_nodelay, both sides
 	UploadRate          Rate           // proxy_upload_rate: from the client
@@ -347,16 +349,23 @@ type AccessRule struct {
 	All    bool
 }
 
-// Listen is one listening address and its socket options.
+// Listen is one listening address and the options of its socket. Where a wildcard
+// of the configuration covers it, see Covers, that has the socket, and the options
+// are the same.
 type Listen struct {
 	Position  Position
 	Address   Address
 	Backlog   int
+	RcvBuf    int // SO_RCVBUF of clients' connections, bytes; 0: the kernel's own
+	SndBuf    int // SO_SNDBUF
+	FastOpen  int // TCP_FASTOPEN: connections that bring data before their handshake has ended; 0: none may
 	ReusePort bool
 	IPv6Only  bool // meaningful for IPv6 addresses only
 	Keepalive Keepalive
 
 	ProxyProtocol bool // clients from Server.RealIPFrom begin with a PROXY header
+
+	given []string // which of its keys the file has; until it is validated
 }
 
 // Rate is how many bytes a second a session moves one way.

@@ -116,6 +116,8 @@ var serverTable = directives[Server]{"[[server]]", []directive[Server]{
 	{"proxy_bind", "off", (*reader).proxyBind},
 	{"proxy_half_close", true, slot(flag, func(s *Server) *bool { return &s.HalfClose })},
 	{"proxy_socket_keepalive", true, slot(keepalive, func(s *Server) *Keepalive { return &s.SocketKeepalive })},
+	{"proxy_socket_rcvbuf", 0, slot(socketBuffer, func(s *Server) *int { return &s.SocketRcvBuf })},
+	{"proxy_socket_sndbuf", 0, slot(socketBuffer, func(s *Server) *int { return &s.SocketSndBuf })},
 	{"proxy_buffer_size", "16k", slot(size(minBuffer, maxBuffer), func(s *Server) *int { return &s.BufferSize })},
 	{"tcp_nodelay", true, slot(flag, func(s *Server) *bool { return &s.NoDelay })},
 	{"proxy_upload_rate", 0, slot(rate, func(s *Server) *Rate { return &s.UploadRate })},
@@ -169,12 +171,18 @@ const (
 	maxBuffer = 1 << 20
 )
 
+// maxSocketBuffer is more than the kernel ever gives.
+const maxSocketBuffer = 1 << 30
+
 // maxRate is the highest rate of a session, in bytes per second.
 const maxRate = 1 << 30
 
 var listenTable = directives[listenLine]{"listen", []directive[listenLine]{
 	{"address", required, slot(ports, func(l *listenLine) *portRange { return &l.ports })},
 	{"backlog", 4096, slot(number(1, 1<<30), func(l *listenLine) *int { return &l.Backlog })},
+	{"rcvbuf", 0, slot(socketBuffer, func(l *listenLine) *int { return &l.RcvBuf })},
+	{"sndbuf", 0, slot(socketBuffer, func(l *listenLine) *int { return &l.SndBuf })},
+	{"fastopen", 0, slot(number(0, 1<<30), func(l *listenLine) *int { return &l.FastOpen })},
 	{"reuseport", false, slot(flag, func(l *listenLine) *bool { return &l.ReusePort })},
 	{"ipv6only", true, slot(flag, func(l *listenLine) *bool { return &l.IPv6Only })},
 	{"so_keepalive", true, slot(keepalive, func(l *listenLine) *Keepalive { return &l.Keepalive })},
@@ -225,14 +233,13 @@ func settle[T any](homes map[string]string, t directives[T]) {
 // a family of names.
 var notYet = strings.Fields(`
 	accept_filter allow bind check_* debug_points default_server deferred deny
-	events fastopen geoip_* hash health_check health_check_* http ip_hash js_*
+	events geoip_* hash health_check health_check_* http ip_hash js_*
 	keyval* least_conn least_time load_module lock_file mail map_* master_process
 	match metrics mqtt* multi_accept multipath open_log_file_cache pcre_jit
 	preread_* proxy_bind_dynamic proxy_downstream_buffer proxy_requests
-	proxy_responses proxy_session_drop proxy_socket_rcvbuf proxy_socket_sndbuf
-	proxy_ssl proxy_ssl_* proxy_upstream_buffer random rcvbuf real_ip_*
-	resolve resolver resolver_* route server_name server_names_* service setfib
-	sndbuf ssl ssl_* state status status_zone stream syslog tcp thread_pool
+	proxy_responses proxy_session_drop proxy_ssl proxy_ssl_* proxy_upstream_buffer
+	random real_ip_* resolve resolver resolver_* route server_name server_names_* service setfib
+	ssl ssl_* state status status_zone stream syslog tcp thread_pool
 	timer_resolution udp use variables_hash_* worker_aio_* worker_connections
 	worker_cpu_affinity worker_priority worker_rlimit_core zone_sync*`)
 

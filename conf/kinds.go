@@ -124,6 +124,9 @@ func rate(n *node) (Rate, error) {
 	return Rate{Bytes: bytes}, err
 }
 
+// socketBuffer is a size of a socket's buffer. The kernel has bounds of its own.
+func socketBuffer(n *node) (int, error) { return size(0, maxSocketBuffer)(n) }
+
 // sizeText writes a size as nginx would, if it is a round one.
 func sizeText(n int) string {
 	switch {

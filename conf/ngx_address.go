@@ -67,8 +67,14 @@ func parseURL(text string, listen bool) (u ngxURL, err error) {
 		return u, nil
 	}
 	if brackets {
-		if ip, err := netip.ParseAddr(host); err != nil || !ip.Is6() {
+		ip, err := netip.ParseAddr(host)
+		if err != nil || !ip.Is6() {
 			return u, errors.New("invalid IPv6 address")
+		}
+		// So nginx has IPv4 addresses beside [::] with ipv6only=off.
+		if listen && ip.Is4In6() {
+			host = ip.Unmap().String()
+			u.Text = net.JoinHostPort(host, port)
 		}
 	}
 	if u.Host, err = parseHost(host); err != nil {

@@ -116,6 +116,8 @@ var ngxSessions = []ngxDirective{
 	{"proxy_bind", inSession, args1 | args2, (*ngxReader).bind},
 	{"proxy_half_close", inSession, args1, session(ngxFlag, func(s *ngxServer) *bool { return &s.HalfClose })},
 	{"proxy_socket_keepalive", inSession, args1, session(ngxKeepalive, func(s *ngxServer) *Keepalive { return &s.SocketKeepalive })},
+	{"proxy_socket_rcvbuf", inSession, args1, session(ngxSocketBuffer, func(s *ngxServer) *int { return &s.SocketRcvBuf })},
+	{"proxy_socket_sndbuf", inSession, args1, session(ngxSocketBuffer, func(s *ngxServer) *int { return &s.SocketSndBuf })},
 	{"proxy_buffer_size", inSession, args1, session(ngxBuffer, func(s *ngxServer) *int { return &s.BufferSize })},
 	{"proxy_downstream_buffer", inSession, args1, deprecated(session(ngxBuffer, func(s *ngxServer) *int { return &s.BufferSize }))},
 	{"proxy_upstream_buffer", inSession, args1, deprecated(session(ngxBuffer, func(s *ngxServer) *int { return &s.BufferSize }))},
@@ -220,8 +222,6 @@ var ngxRefused = []ngxDirective{
 	{"match", inStream, args1 | block | many, unsupported("")},
 	{"proxy_bind_dynamic", inSession, args1, ngxOff},
 	{"proxy_session_drop", inSession, args1, ngxOff},
-	{"proxy_socket_rcvbuf", inSession, args1, unsupported("the kernel sizes socket buffers; leave it out")},
-	{"proxy_socket_sndbuf", inSession, args1, unsupported("the kernel sizes socket buffers; leave it out")},
 	{"resolver", inSession | inUpstream, oneMore, unsupported("names are looked up by the system at start and at reload; leave it out")},
 
 	{"busyness", inUpstream, args0, unsupported(`use "least_conn"`)},

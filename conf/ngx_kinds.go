@@ -84,6 +84,15 @@ func ngxBuffer(d nginx.Directive) (int, error) {
 	return int(min(max(n, minBuffer), maxBuffer)), nil
 }
 
+// ngxSocketBuffer is a size of a socket's buffer; 0 leaves it to the kernel.
+func ngxSocketBuffer(d nginx.Directive) (int, error) {
+	n, err := parseSize(d.Args[0])
+	if err != nil {
+		return 0, errValue(d, "value")
+	}
+	return int(min(n, maxSocketBuffer)), nil
+}
+
 func ngxRate(d nginx.Directive) (Rate, error) {
 	if strings.Contains(d.Args[0], "$") {
 		return Rate{Text: &Text{place(d), d.Args[0]}}, ngxTexts(d.Args[0])

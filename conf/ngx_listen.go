@@ -27,7 +27,7 @@ func (r *ngxReader) listen(b *ngxBlock, d nginx.Directive) error {
 	}
 	l := Listen{Position: place(d), Backlog: nginxBacklog, IPv6Only: true}
 	for _, word := range d.Args[1:] {
-		if err := r.listenParameter(&l, d, word); err != nil {
+		if err := listenParameter(&l, word); err != nil {
 			return err
 		}
 	}
@@ -47,11 +47,12 @@ func (r *ngxReader) listen(b *ngxBlock, d nginx.Directive) error {
 	return nil
 }
 
-func (r *ngxReader) listenParameter(l *Listen, d nginx.Directive, word string) error {
+func listenParameter(l *Listen, word string) error {
 	name, value, hasValue := strings.Cut(word, "=")
 	if hasValue {
 		name += "="
 	}
+	l.given = append(l.given, strings.TrimSuffix(name, "="))
 	switch name {
 	case "bind", "default_server", "default":
 		return nil // every address is bound, and has one server
@@ -62,15 +63,21 @@ func (r *ngxReader) listenParameter(l *Listen, d nginx.Directive, word string) e
 		}
 		l.Backlog = int(n)
 	case "rcvbuf=", "sndbuf=":
-		if _, err := parseSize(value); err != nil {
+		n, err := parseSize(value)
+		if err != nil {
 			return fmt.Errorf(`invalid %s "%s"`, strings.TrimSuffix(name, "="), word)
 		}
-		r.notice(d, "listen "+name, "the kernel sizes socket buffers")
+		to := &l.RcvBuf
+		if name == "sndbuf=" {
+			to = &l.SndBuf
+		}
+		*to = int(min(max(n, 1), maxSocketBuffer)) // of 0 the kernel makes its least, too
 	case "fastopen=":
-		if _, ok := atoi(value, 1<<31-1); !ok {
+		n, ok := atoi(value, 1<<31-1)
+		if !ok {
 			return fmt.Errorf(`invalid fastopen "%s"`, word)
 		}
-		r.notice(d, "listen "+name, "a client of SMTP has nothing to say before the server's greeting")
+		l.FastOpen = int(min(n, 1<<30))
 	case "ipv6only=":
 		if value != "on" && value != "off" {
 			return fmt.Errorf(`invalid ipv6only flags "%s"`, value)

@@ -122,7 +122,7 @@ stream {
     server {
         listen *:2525;
         listen Localhost:1-2;
-        listen [::]:25 backlog=10 reuseport ipv6only=off so_keepalive=1m::10 proxy_protocol bind;
+        listen [::]:25 backlog=10 rcvbuf=64k sndbuf=0 fastopen=7 reuseport ipv6only=off so_keepalive=1m::10 proxy_protocol bind;
         listen unix:/run/b.sock so_keepalive=on;
         proxy_pass a;
         proxy_connect_timeout 1m30s;
@@ -132,7 +132,7 @@ stream {
         proxy_next_upstream_timeout 8;
         proxy_bind [::1]:2000 transparent;
         proxy_half_close on;
-        proxy_socket_keepalive on;
+        proxy_socket_keepalive on; proxy_socket_rcvbuf 64k; proxy_socket_sndbuf 1m;
         proxy_buffer_size 32768;
         tcp_nodelay off;
         proxy_upload_rate 100k;
@@ -222,7 +222,7 @@ stream {
 			{Address: Address{Text: "localhost:1", Host: "localhost", Port: 1}, Backlog: 511, IPv6Only: true},
 			{Address: Address{Text: "localhost:2", Host: "localhost", Port: 2}, Backlog: 511, IPv6Only: true},
 			{
-				Address: Address{Text: "[::]:25", Host: "::", Port: 25}, Backlog: 10, ReusePort: true,
+				Address: Address{Text: "[::]:25", Host: "::", Port: 25}, Backlog: 10, RcvBuf: 64 << 10, SndBuf: 1, FastOpen: 7, ReusePort: true,
 				Keepalive: Keepalive{On: true, Idle: time.Minute, Count: 10}, ProxyProtocol: true,
 			},
 			{
@@ -240,6 +240,8 @@ stream {
 		Bind:                &Bind{Host: "::1", Port: 2000, Transparent: true, Position: s.Bind.Position},
 		HalfClose:           true,
 		SocketKeepalive:     Keepalive{On: true},
+		SocketRcvBuf:        64 << 10,
+		SocketSndBuf:        1 << 20,
 		BufferSize:          32 << 10,
 		UploadRate:          Rate{Bytes: 100 << 10},
 		DownloadRate:        Rate{Bytes: 1 << 20},
@@ -278,14 +280,15 @@ stream {
 func TestNginxInheritance(t *testing.T) {
 	t.Parallel()
 	c := mustParseNginx(t, `stream {
-    proxy_timeout 1h; deny 192.0.2.1; set_real_ip_from 10.0.0.1;
+    proxy_timeout 1h; proxy_socket_rcvbuf 64k; deny 192.0.2.1; set_real_ip_from 10.0.0.1;
     server { listen 1; proxy_pass h:1; }
-    server { listen 2; proxy_pass h:1; proxy_timeout 2h; allow all; set_real_ip_from 10.0.0.2; }
+    server { listen 2; proxy_pass h:1; proxy_timeout 2h; proxy_socket_rcvbuf 0; allow all; set_real_ip_from 10.0.0.2; }
     proxy_half_close on; deny 192.0.2.2;
 }
 tcp { server { listen 3; proxy_pass h:1; } }`)
 	one, two, three := c.Servers[0], c.Servers[1], c.Servers[2]
 	require.Equal(t, []any{time.Hour, 2 * time.Hour, 10 * time.Minute}, []any{one.Timeout, two.Timeout, three.Timeout})
+	require.Equal(t, []int{64 << 10, 0, 0}, []int{one.SocketRcvBuf, two.SocketRcvBuf, three.SocketRcvBuf})
 	require.Equal(t, []any{true, true, false}, []any{one.HalfClose, two.HalfClose, three.HalfClose})
 	require.Len(t, one.Access, 2)
 	require.Equal(t, []AccessRule{{All: true}}, two.Access)
@@ -394,6 +397,10 @@ unexpected "}" in n.conf:9`},
 		{"resolve", inGroup("server h:2 resolve;"), `"resolve" in "server" is not supported by this version; names are looked up at start and at reload in n.conf:3`},
 		{"deferred", inProxy("listen 2 deferred;"), `"deferred" in "listen" is refused: it waits for the client to speak, ` +
 			`but in SMTP the server speaks first, so that no session would ever begin in n.conf:3`},
+		{"buffer", inProxy("proxy_socket_rcvbuf off;"), `"proxy_socket_rcvbuf" directive invalid value in n.conf:3`},
+		{"multipath", inProxy("listen 2 multipath;"), `"multipath" in "listen" is not supported by this version in n.conf:3`},
+		{"setfib", inProxy("listen 2 setfib=1;"), `the invalid "setfib=1" parameter in n.conf:3`},
+		{"accept_filter", inProxy("listen 2 accept_filter=dataready;"), `the invalid "accept_filter=dataready" parameter in n.conf:3`},
 		{"ssl", inProxy("listen 2 ssl;"), `"ssl" in "listen" is not supported by this version in n.conf:3`},
 		{"too many ports", inProxy("listen 127.0.0.1:2-65535;"), `too many addresses to listen on; a configuration has at most 10000 in n.conf:3`},
 		{"hash in TOML's words", inGroup("hash client_address;"), `"hash client_address" would be the same for all clients; write "hash $remote_addr" in n.conf:3`},
@@ -443,8 +450,8 @@ func TestNginxWarnings(t *testing.T) {
 events { worker_connections 1024; multi_accept on; }
 http { server { listen 80; } }
 stream {
-    server { listen 1 default_server rcvbuf=1k; server_name a b; proxy_pass h:1; access_log off; }
-    server { listen 2 rcvbuf=1k; server_name c; proxy_pass h:1; deny 10.0.0.1/8; }
+    server { listen 1 default_server; server_name a b; proxy_pass h:1; access_log off; }
+    server { listen 2; server_name c; proxy_pass h:1; deny 10.0.0.1/8; }
     proxy_upstream_buffer 100;
     server { listen 127.0.0.1:3; proxy_pass h:1; smtp on; proxy_timeout 50s; }
     server { listen 127.0.0.1:4; proxy_pass h:1; proxy_timeout 50s; }
@@ -453,7 +460,6 @@ stream {
 		`"worker_connections" has no effect: worker_rlimit_nofile bounds the sessions in n.conf:2`,
 		`"multi_accept" has no effect: all that wait are accepted in n.conf:2`,
 		`NOT SERVED: smtplb serves stream blocks only; nothing of this http block listens or answers in n.conf:3`,
-		`"listen rcvbuf=" has no effect: the kernel sizes socket buffers in n.conf:5`,
 		`"server_name" has no effect: an address has one server in n.conf:5`,
 		`low address bits of 10.0.0.1/8 are meaningless in n.conf:6`,
 		`the "proxy_upstream_buffer" directive is deprecated, use the "proxy_buffer_size" directive instead in n.conf:7`,

@@ -178,6 +178,9 @@ func (p *printer) server(s *Server) {
 		listens[i] = inline(
 			pair("address", quoted(l.Address.Text)),
 			pair("backlog", strconv.Itoa(l.Backlog)),
+			pair("rcvbuf", strconv.Itoa(l.RcvBuf)),
+			pair("sndbuf", strconv.Itoa(l.SndBuf)),
+			pair("fastopen", strconv.Itoa(l.FastOpen)),
 			pair("reuseport", strconv.FormatBool(l.ReusePort)),
 			pair("ipv6only", strconv.FormatBool(l.IPv6Only)),
 			pair("so_keepalive", keepaliveText(l.Keepalive)),
@@ -217,6 +220,8 @@ func (p *printer) server(s *Server) {
 	p.key("proxy_bind", bindText(s.Bind))
 	p.key("proxy_half_close", strconv.FormatBool(s.HalfClose))
 	p.key("proxy_socket_keepalive", keepaliveText(s.SocketKeepalive))
+	p.key("proxy_socket_rcvbuf", strconv.Itoa(s.SocketRcvBuf))
+	p.key("proxy_socket_sndbuf", strconv.Itoa(s.SocketSndBuf))
 	p.key("proxy_buffer_size", strconv.Itoa(s.BufferSize))
 	p.key("tcp_nodelay", strconv.FormatBool(s.NoDelay))
 	p.key("proxy_upload_rate", rateText(s.UploadRate))

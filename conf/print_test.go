@@ -148,7 +148,7 @@ servers = [
 
 [[server]]
 listen = [
-  { address = "127.0.0.1:10025", backlog = 511, reuseport = false, ipv6only = true, so_keepalive = false, proxy_protocol = false },
+  { address = "127.0.0.1:10025", backlog = 511, rcvbuf = 0, sndbuf = 0, fastopen = 0, reuseport = false, ipv6only = true, so_keepalive = false, proxy_protocol = false },
 ]
 proxy_pass = "cluster_smtp"
 proxy_connect_timeout = "1m"
@@ -159,6 +159,8 @@ proxy_next_upstream_timeout = "150s"
 proxy_bind = "off"
 proxy_half_close = false
 proxy_socket_keepalive = false
+proxy_socket_rcvbuf = 0
+proxy_socket_sndbuf = 0
 proxy_buffer_size = 16384
 tcp_nodelay = true
 proxy_upload_rate = 0

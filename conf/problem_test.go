@@ -311,19 +311,19 @@ listen = [25, "0.0.0.0:25", "[::1]:26", "[0:0::1]:26", "unix:/a/b", "unix:/a//b"
 		`t.toml:10:15: listen 0.0.0.0:25: taken already by listen 25 at t.toml:10:11
 t.toml:10:41: listen [0:0::1]:26: taken already by listen [::1]:26 at t.toml:10:29
 t.toml:10:69: listen unix:/a//b: taken already by listen unix:/a/b at t.toml:10:56
-t.toml:10:100: listen mx.example:27: taken already by listen MX.example:27 at t.toml:10:83
-t.toml:10:135: listen 127.0.0.1:32: overlaps listen *:32 at t.toml:10:126; keep one of them`},
-	{"listen overlaps", sound + `[[server]]
+t.toml:10:100: listen mx.example:27: taken already by listen MX.example:27 at t.toml:10:83`},
+	{"options of a shared socket", sound + `[[server]]
 proxy_pass = "sound"
-listen = ["127.0.0.1:25", "[::1]:25"]
+listen = [{ address = "127.0.0.1:25", backlog = 9, proxy_protocol = true }, { address = "[::1]:25", so_keepalive = false }]
+set_real_ip_from = "127.0.0.1"
 [[server]]
 proxy_pass = "sound"
-listen = ["*:25", { address = "[::]:25", ipv6only = false }]
+listen = [{ address = "*:25", backlog = 9, reuseport = true }, { address = "[::]:25", ipv6only = false, backlog = 8 }, { address = "127.0.0.2:25", backlog = 8 }]
 `,
-		`t.toml:13:11: listen *:25: overlaps listen 127.0.0.1:25 at t.toml:10:11; keep one of them
-t.toml:13:19: listen [::]:25: overlaps listen 127.0.0.1:25 at t.toml:10:11; keep one of them
-t.toml:13:19: listen [::]:25: overlaps listen [::1]:25 at t.toml:10:27; keep one of them
-t.toml:13:19: listen [::]:25: overlaps listen *:25 at t.toml:13:11; keep one of them`},
+		`t.toml:10:11: listen 127.0.0.1:25: backlog is not that of listen [::]:25 at t.toml:14:64, whose socket it shares; say it there
+t.toml:10:77: listen [::1]:25: so_keepalive is not that of listen [::]:25 at t.toml:14:64, whose socket it shares; say it there
+t.toml:14:11: listen *:25: backlog is not that of listen [::]:25 at t.toml:14:64, whose socket it shares; say it there
+t.toml:14:11: listen *:25: reuseport is not that of listen [::]:25 at t.toml:14:64, whose socket it shares; say it there`},
 }
 
 func TestProblems(t *testing.T) {

@@ -194,7 +194,11 @@ func (r *reader) listens(s *Server, n *node) {
 	}
 	for _, n := range n.elements() {
 		line := listenLine{Listen: Listen{Position: n.at}}
-		listenTable.read(r, &line, n.asTable("address"))
+		n = n.asTable("address")
+		listenTable.read(r, &line, n)
+		for _, kid := range n.kids {
+			line.given = append(line.given, kid.name)
+		}
 		// Counted before a range is spread, since a few of those make millions.
 		if r.listening += line.ports.size(); r.listening > maxListens {
 			r.problem(n.at, "listen: too many addresses; a configuration has at most %d", maxListens)

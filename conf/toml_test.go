@@ -124,7 +124,7 @@ listen = [
   "*:2525",
   "mx.example.org.:25",
   "127.0.0.1:10025-10026",
-  { address = "[::]:25", backlog = 10, reuseport = true, ipv6only = false, so_keepalive = "1m::10", proxy_protocol = true },
+  { address = "[::]:25", backlog = 10, rcvbuf = "64k", sndbuf = 4096, fastopen = 7, reuseport = true, ipv6only = false, so_keepalive = "1m::10", proxy_protocol = true },
   { address = "unix:/run/b.sock", so_keepalive = false },
 ]
 proxy_pass = "a"
@@ -136,6 +136,8 @@ proxy_next_upstream_timeout = 0
 proxy_bind = "[::1]:2000"
 proxy_half_close = false
 proxy_socket_keepalive = false
+proxy_socket_rcvbuf = "1m"
+proxy_socket_sndbuf = 8192
 proxy_buffer_size = 32768
 tcp_nodelay = false
 set_real_ip_from = ["192.0.2.1", "10.0.0.0/8", "2001:db8::/32", "::1"]
@@ -192,6 +194,9 @@ smtp_replies = { unavailable = "a", limit = "b", too_many = "f", shutdown = "c",
 		Position:  Position{"t.toml", 35, 3},
 		Address:   listening[4],
 		Backlog:   10,
+		RcvBuf:    64 << 10,
+		SndBuf:    4096,
+		FastOpen:  7,
 		ReusePort: true,
 		Keepalive: Keepalive{On: true, Idle: time.Minute, Count: 10},
 
@@ -206,7 +211,7 @@ smtp_replies = { unavailable = "a", limit = "b", too_many = "f", shutdown = "c",
 	require.Equal(t, &Bind{Host: "::1", Port: 2000, Position: s.Bind.Position}, s.Bind)
 	require.False(t, s.HalfClose)
 	require.Zero(t, s.SocketKeepalive)
-	require.Equal(t, 32<<10, s.BufferSize)
+	require.Equal(t, []int{1 << 20, 8192, 32 << 10}, []int{s.SocketRcvBuf, s.SocketSndBuf, s.BufferSize})
 	require.False(t, s.NoDelay)
 	require.Equal(t, "v1", c.Upstreams[0].ProxyProtocol)
 	require.Equal(t, []netip.Prefix{

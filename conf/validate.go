@@ -2,7 +2,6 @@ package conf
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -183,50 +182,6 @@ func implicitUpstream(a Address, at Position) Upstream {
 	}
 }
 
-// listens checks that every address can be bound beside all others. What lies
-// in whose way is said at the later one. Wildcards meet all addresses of their
-// port, but others only equals and wildcards, of which a port has at most two:
-// no configuration makes this slow.
-func (v *validator) listens() {
-	type key struct {
-		path, host string
-		port       uint16
-	}
-	first := make(map[key]Listen)
-	all, wild := make(map[uint16][]Listen), make(map[uint16][]Listen)
-	for _, s := range v.cfg.Servers {
-		for _, l := range s.Listen {
-			if l.Address.Path == "" && l.Address.Port == 0 {
-				continue
-			}
-			host, port := l.Address.Host, l.Address.Port
-			ip, isIP := bindIP(l)
-			if isIP {
-				host = ip.String()
-			}
-			k := key{l.Address.Path, host, port}
-			if other, again := first[k]; again {
-				v.problem(l.Position, "listen %s: taken already by listen %s at %s",
-					l.Address.Text, other.Address.Text, other.Position)
-				continue
-			}
-			first[k] = l
-			others := wild[port]
-			if isIP && ip.IsUnspecified() {
-				others = all[port]
-				wild[port] = append(wild[port], l)
-			}
-			for _, other := range others {
-				if Overlaps(l, other) {
-					v.problem(l.Position, "listen %s: overlaps listen %s at %s; keep one of them",
-						l.Address.Text, other.Address.Text, other.Position)
-				}
-			}
-			all[port] = append(all[port], l)
-		}
-	}
-}
-
 // smtpsPort is for SMTP inside TLS from the first byte on (RFC 8314, section 3.3).
 const smtpsPort = 465
 
@@ -271,42 +226,4 @@ func (v *validator) clients() {
 				"their limits and blocklists see one client, too. Turn proxy_protocol on, here and in those servers, or take this host out of what they trust", to)
 		}
 	}
-}
-
-// Overlaps tells whether two listening sockets cannot exist side by side
-// because a connection could belong to both: equal addresses, and an address
-// beside the wildcard of its port. An IPv6 wildcard with IPv6Only off takes
-// IPv4 connections too. Host names are only compared as they are; resolve them
-// first. Port 0 stands for a port that nobody has and overlaps nothing.
-func Overlaps(a, b Listen) bool {
-	if a.Address.Path != "" || b.Address.Path != "" {
-		return a.Address.Path == b.Address.Path
-	}
-	if a.Address.Port != b.Address.Port || a.Address.Port == 0 {
-		return false
-	}
-	x, xOK := bindIP(a)
-	y, yOK := bindIP(b)
-	if !xOK || !yOK {
-		return a.Address.Host == b.Address.Host
-	}
-	return x == y || covers(x, a.IPv6Only, y) || covers(y, b.IPv6Only, x)
-}
-
-// covers tells whether a socket bound to wild takes connections to ip as well.
-func covers(wild netip.Addr, ipv6Only bool, ip netip.Addr) bool {
-	return wild.IsUnspecified() && (wild.Is4() == ip.Is4() || wild.Is6() && !ipv6Only)
-}
-
-// bindIP returns the IP address that l binds, unless it is a unix socket or its
-// host is a name.
-func bindIP(l Listen) (netip.Addr, bool) {
-	if l.Address.Path != "" {
-		return netip.Addr{}, false
-	}
-	if l.Address.Host == "" {
-		return netip.IPv4Unspecified(), true
-	}
-	ip, err := netip.ParseAddr(l.Address.Host)
-	return ip.Unmap(), err == nil
 }

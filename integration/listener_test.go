@@ -127,8 +127,8 @@ func TestListenerRemovedAndAddedAgain(t *testing.T) {
 	require.Zero(t, p.Count("reload failed"))
 }
 
-// A changed backlog or keepalive is set on the socket that is listening, which
-// stays the same one; connections accepted from then on have it.
+// A changed backlog, keepalive, buffer or fastopen is set on the socket that is
+// listening, which stays the same one; connections accepted from then on have it.
 //
 // Fails if options are set only when a socket is opened, or if it is opened
 // anew for them.
@@ -139,7 +139,7 @@ func TestListenerOptionsChange(t *testing.T) {
 	config := func(options string) string {
 		return upstream("mail", server(a.Addr())) + proxy(fmt.Sprintf("{ address = '%s'%s }", addr, options), "mail")
 	}
-	type options struct{ backlog, keepalive, idle, interval, count int }
+	type options struct{ backlog, keepalive, idle, interval, count, rcvbuf, sndbuf, fixed, fastopen int }
 	const usual = ", backlog = 9"
 	p := smtptest.Start(t, config(usual))
 	first := inode(t, addr)
@@ -159,16 +159,23 @@ func TestListenerOptionsChange(t *testing.T) {
 			option(unix.IPPROTO_TCP, unix.TCP_KEEPIDLE),
 			option(unix.IPPROTO_TCP, unix.TCP_KEEPINTVL),
 			option(unix.IPPROTO_TCP, unix.TCP_KEEPCNT),
+			option(unix.SOL_SOCKET, unix.SO_RCVBUF),
+			option(unix.SOL_SOCKET, unix.SO_SNDBUF),
+			option(unix.SOL_SOCKET, unix.SO_BUF_LOCK),
+			option(unix.IPPROTO_TCP, unix.TCP_FASTOPEN),
 		}
 	}
-	require.Equal(t, options{9, 1, 120, 30, 4}, get())
-	reload(t, p, config(", backlog = 7, so_keepalive = '60s:10s:3'"))
-	require.Equal(t, options{7, 1, 60, 10, 3}, get())
+	kernel := get() // its buffers
+	require.Zero(t, kernel.fixed)
+	require.Equal(t, options{9, 1, 120, 30, 4, kernel.rcvbuf, kernel.sndbuf, 0, 0}, kernel)
+	reload(t, p, config(", backlog = 7, so_keepalive = '60s:10s:3', rcvbuf = '20k', sndbuf = '30k', fastopen = 5"))
+	const both = unix.SOCK_RCVBUF_LOCK | unix.SOCK_SNDBUF_LOCK
+	require.Equal(t, options{7, 1, 60, 10, 3, 40 << 10, 60 << 10, both, 5}, get()) // the kernel doubles buffers
 	require.Equal(t, "a", visits(t, addr, 1))
 	reload(t, p, config(", backlog = 2000, so_keepalive = false"))
 	changed := get()
 	require.Equal(t, []int{2000, 0}, []int{changed.backlog, changed.keepalive})
 	reload(t, p, config(usual))
-	require.Equal(t, options{9, 1, 120, 30, 4}, get())
+	require.Equal(t, kernel, get())
 	require.Equal(t, first, inode(t, addr))
 }

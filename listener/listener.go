@@ -16,16 +16,18 @@
 // # What an accepted connection inherits
 //
 // Linux copies a TCP listener's TCP_NODELAY, SO_KEEPALIVE, TCP_KEEPIDLE,
-// TCP_KEEPINTVL, TCP_KEEPCNT and SO_OOBINLINE into each connection when its
-// handshake ends. They are therefore set here, once, and an accept costs no
-// setsockopt. A connection that waited in the accept queue while Apply ran
-// keeps the options of its own time. SO_OOBINLINE is always on: an urgent byte
-// then stays in the stream, and the stream reaches the server as it was sent.
+// TCP_KEEPINTVL, TCP_KEEPCNT, SO_OOBINLINE, SO_RCVBUF and SO_SNDBUF into each
+// connection when its handshake ends. They are therefore set here, once, and an
+// accept costs no setsockopt. A connection that waited in the accept queue while
+// Apply ran keeps the options of its own time. SO_OOBINLINE is always on: an
+// urgent byte then stays in the stream, and the stream reaches the server as it
+// was sent.
 package listener
 
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -73,10 +75,19 @@ type Keepalive struct {
 }
 
 // Options are one listening address and how to listen there. ReusePort,
-// IPv6Only, NoDelay and Keepalive are TCP's; a unix socket ignores them.
+// IPv6Only, NoDelay, Keepalive, the buffers and FastOpen are TCP's; a unix socket
+// ignores them.
 type Options struct {
 	Addr    Addr
 	Backlog int // 0: DefaultBacklog; the kernel cuts it to net.core.somaxconn
+
+	// RcvBuf and SndBuf are the buffers of accepted connections in bytes, of which
+	// the kernel makes twice as much, up to net.core.rmem_max and wmem_max; 0: it
+	// sizes them as it needs.
+	RcvBuf, SndBuf int
+	// FastOpen is how many connections may wait that have brought data with their
+	// SYN (RFC 7413); 0: none may. It needs 2 in net.ipv4.tcp_fastopen.
+	FastOpen int
 
 	// ReusePort only sets the flag, which lets another process of the same
 	// user listen beside this one. There is never more than one socket for an
@@ -96,13 +107,13 @@ func (o Options) backlog() int {
 
 // Socket is one open listening socket.
 type Socket struct {
-	addr     Addr // after the kernel chose the port
-	asked    Addr // as it was when port 0 was asked for
-	ipv6Only bool
+	addr  Addr // after the kernel chose the port
+	asked Addr // as it was when port 0 was asked for
 
-	fd     int       // -1 after Close
-	kernel Keepalive // what the kernel gives a socket on which nothing is set
-	file   fileID    // of a unix socket's path; zero: nothing of ours is there
+	fd     int     // -1 after Close
+	kernel Options // keepalive and buffers as the kernel gives them to a socket on which nothing is set
+	set    Options // what is in force; the zero value while it opens
+	file   fileID  // of a unix socket's path; zero: nothing of ours is there
 }
 
 // FD is the listening descriptor. It stays the Socket's: the caller neither
@@ -112,6 +123,16 @@ func (s *Socket) FD() int { return s.fd }
 // Addr is the address the socket is bound to, with the port the kernel chose
 // if port 0 was asked for.
 func (s *Socket) Addr() Addr { return s.addr }
+
+// GiveTo makes a user the socket's owner, for Open: beside a socket the kernel
+// takes only one of the same user, who is not the one that the process has become
+// since. A unix socket's path stays whose it is.
+func (s *Socket) GiveTo(uid int) error {
+	if err := os.NewSyscallError("fchown", unix.Fchown(s.fd, uid, -1)); err != nil {
+		return fmt.Errorf("give listening socket %s to user %d: %w", s.addr, uid, err)
+	}
+	return nil
+}
 
 // Close closes the socket and, of a unix socket, removes the path if that is
 // still the file made by Open. Connections nobody has accepted are reset; see

@@ -13,13 +13,42 @@ import (
 // Open returns a socket that is bound and listening; clients may connect from
 // that moment on. Its errors begin with the address and end with what the
 // operator can do.
-func Open(o Options) (*Socket, error) {
+//
+// A wildcard and an address that it covers may listen side by side if the one is
+// named when the other is opened: the kernel takes two such sockets of one user
+// if both have SO_REUSEPORT at that moment, and gives each connection to the more
+// specific one.
+func Open(o Options, beside ...*Socket) (*Socket, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("listen %s: %w", o.Addr, err)
 	}
-	s, err := open(o)
+	s, err := openBeside(o, beside)
 	if err != nil {
 		return nil, explain(o.Addr, err)
+	}
+	return s, nil
+}
+
+func openBeside(o Options, beside []*Socket) (*Socket, error) {
+	if len(beside) == 0 {
+		return open(o)
+	}
+	for _, b := range beside {
+		if err := b.setReusePort(true); err != nil {
+			return nil, err
+		}
+		defer func() { _ = b.setReusePort(b.set.ReusePort) }() // it was possible just now
+	}
+	wanted := o.ReusePort
+	o.ReusePort = true
+	s, err := open(o)
+	if err != nil {
+		return nil, err
+	}
+	s.set.ReusePort = wanted
+	if err := s.setReusePort(wanted); err != nil {
+		_ = s.Close() // the first error tells more
+		return nil, err
 	}
 	return s, nil
 }
@@ -33,11 +62,12 @@ func open(o Options) (*Socket, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	s := &Socket{fd: fd, addr: o.Addr, asked: o.Addr, ipv6Only: o.IPv6Only}
+	s := &Socket{fd: fd, addr: o.Addr, asked: o.Addr}
 	if err := s.start(o, sa); err != nil {
 		_ = s.Close() // the first error tells more
 		return nil, err
 	}
+	s.set = o
 	return s, nil
 }
 

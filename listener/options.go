@@ -29,9 +29,9 @@ func (s *Socket) Check(o Options) error {
 	if o.Addr != s.addr && o.Addr != s.asked {
 		return fmt.Errorf("listen %s: options of %s do not belong to this socket", s.addr, o.Addr)
 	}
-	if s.addr.TCP.Addr().Is6() && o.IPv6Only != s.ipv6Only {
+	if ip := s.addr.TCP.Addr(); ip.Is6() && ip.IsUnspecified() && o.IPv6Only != s.set.IPv6Only {
 		return fmt.Errorf("listen %s: ipv6only cannot change while the socket is open: restart to change it, or keep ipv6only=%s",
-			s.addr, onOff(s.ipv6Only))
+			s.addr, onOff(s.set.IPv6Only))
 	}
 	return nil
 }
@@ -49,14 +49,17 @@ func (s *Socket) Apply(o Options) error {
 	if err := s.listen(o); err != nil {
 		return fmt.Errorf("listen %s: %w", s.addr, err)
 	}
+	s.set = o
 	return nil
 }
 
 // validate finds what the kernel would refuse without saying why, or would
 // take in another meaning than ours.
 func (o Options) validate() error {
-	if o.Backlog < 0 {
-		return fmt.Errorf("backlog %d is negative", o.Backlog)
+	for name, value := range map[string]int{"backlog": o.Backlog, "rcvbuf": o.RcvBuf, "sndbuf": o.SndBuf, "fastopen": o.FastOpen} {
+		if value < 0 {
+			return fmt.Errorf("%s %d is negative", name, value)
+		}
 	}
 	if path := o.Addr.Path; path != "" {
 		switch {
@@ -98,7 +101,7 @@ func (s *Socket) setOptions(o Options) error {
 	if s.addr.Path != "" {
 		return nil
 	}
-	if err := s.setFlag("SO_REUSEPORT", unix.SOL_SOCKET, unix.SO_REUSEPORT, o.ReusePort); err != nil {
+	if err := s.setReusePort(o.ReusePort); err != nil {
 		return err
 	}
 	if err := s.setInt("SO_OOBINLINE", unix.SOL_SOCKET, unix.SO_OOBINLINE, 1); err != nil {
@@ -106,6 +109,14 @@ func (s *Socket) setOptions(o Options) error {
 	}
 	if err := s.setFlag("TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, o.NoDelay); err != nil {
 		return err
+	}
+	if err := s.setBuffers(o); err != nil {
+		return err
+	}
+	if o.FastOpen != s.set.FastOpen {
+		if err := s.setInt("TCP_FASTOPEN", unix.IPPROTO_TCP, unix.TCP_FASTOPEN, o.FastOpen); err != nil {
+			return err
+		}
 	}
 	return s.setKeepalive(o.Keepalive)
 }
@@ -118,13 +129,13 @@ func (s *Socket) setKeepalive(k Keepalive) error {
 		return s.setInt("SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0)
 	}
 	if k.Idle == 0 {
-		k.Idle = s.kernel.Idle
+		k.Idle = s.kernel.Keepalive.Idle
 	}
 	if k.Interval == 0 {
-		k.Interval = s.kernel.Interval
+		k.Interval = s.kernel.Keepalive.Interval
 	}
 	if k.Count == 0 {
-		k.Count = s.kernel.Count
+		k.Count = s.kernel.Keepalive.Count
 	}
 	if err := s.setInt("TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(k.Idle/time.Second)); err != nil {
 		return err
@@ -138,27 +149,76 @@ func (s *Socket) setKeepalive(k Keepalive) error {
 	return s.setInt("SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 }
 
-// keepKernelDefaults is called before any keepalive option is set: until then
-// the socket reports the kernel's.
+// setBuffers says nothing of a buffer that is the kernel's and stays so: any size
+// that is set is fixed, and the kernel sizes buffers better. One that was set is
+// the kernel's again with SO_BUF_LOCK; before Linux 5.14 it keeps the size that
+// the kernel begins with.
+func (s *Socket) setBuffers(o Options) error {
+	loosen := false
+	for _, b := range [...]struct {
+		name              string
+		option            int
+		want, has, kernel int
+	}{
+		{"SO_RCVBUF", unix.SO_RCVBUF, o.RcvBuf, s.set.RcvBuf, s.kernel.RcvBuf},
+		{"SO_SNDBUF", unix.SO_SNDBUF, o.SndBuf, s.set.SndBuf, s.kernel.SndBuf},
+	} {
+		if b.want == 0 && b.has != 0 {
+			b.want, loosen = b.kernel, true
+		}
+		if b.want != 0 {
+			if err := s.setInt(b.name, unix.SOL_SOCKET, b.option, b.want); err != nil {
+				return err
+			}
+		}
+	}
+	if !loosen {
+		return nil
+	}
+	locks := 0
+	if o.RcvBuf != 0 {
+		locks |= unix.SOCK_RCVBUF_LOCK
+	}
+	if o.SndBuf != 0 {
+		locks |= unix.SOCK_SNDBUF_LOCK
+	}
+	err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, locks)
+	if err == unix.ENOPROTOOPT {
+		return nil
+	}
+	return os.NewSyscallError("setsockopt SO_BUF_LOCK", err)
+}
+
+// keepKernelDefaults is called before any option is set: until then the socket
+// reports the kernel's.
 func (s *Socket) keepKernelDefaults() error {
-	idle, err := unix.GetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE)
-	if err != nil {
-		return os.NewSyscallError("getsockopt TCP_KEEPIDLE", err)
+	k := &s.kernel
+	var idle, interval int
+	for _, o := range [...]struct {
+		name          string
+		level, option int
+		to            *int
+	}{
+		{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, &idle},
+		{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, &interval},
+		{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, &k.Keepalive.Count},
+		{"SO_RCVBUF", unix.SOL_SOCKET, unix.SO_RCVBUF, &k.RcvBuf},
+		{"SO_SNDBUF", unix.SOL_SOCKET, unix.SO_SNDBUF, &k.SndBuf},
+	} {
+		value, err := unix.GetsockoptInt(s.fd, o.level, o.option)
+		if err != nil {
+			return os.NewSyscallError("getsockopt "+o.name, err)
+		}
+		*o.to = value
 	}
-	interval, err := unix.GetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL)
-	if err != nil {
-		return os.NewSyscallError("getsockopt TCP_KEEPINTVL", err)
-	}
-	count, err := unix.GetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT)
-	if err != nil {
-		return os.NewSyscallError("getsockopt TCP_KEEPCNT", err)
-	}
-	s.kernel = Keepalive{
-		Idle:     time.Duration(idle) * time.Second,
-		Interval: time.Duration(interval) * time.Second,
-		Count:    count,
-	}
+	k.Keepalive.Idle = time.Duration(idle) * time.Second
+	k.Keepalive.Interval = time.Duration(interval) * time.Second
+	k.RcvBuf, k.SndBuf = k.RcvBuf/2, k.SndBuf/2 // the kernel doubles what it is given
 	return nil
+}
+
+func (s *Socket) setReusePort(on bool) error {
+	return s.setFlag("SO_REUSEPORT", unix.SOL_SOCKET, unix.SO_REUSEPORT, on)
 }
 
 func (s *Socket) setFlag(name string, level, option int, on bool) error {

@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"net"
 	"net/netip"
 	"runtime"
 	"strconv"
@@ -82,6 +83,66 @@ func TestInheritance(t *testing.T) {
 			dial(t, s)
 			require.Zero(t, tcpOptions(t, accept(t, s))["SO_KEEPALIVE"])
 		})
+	}
+}
+
+// TestBuffers: connections have the sizes that were set, from the first on and as
+// Apply changes them, and the kernel's own sizing again where that takes one out.
+// The kernel doubles what it is given.
+//
+// Fails if setBuffers takes one for the other, if Apply leaves a size there or
+// fixed, or if it loosens the other buffer, too.
+func TestBuffers(t *testing.T) {
+	t.Parallel()
+	type buffers struct{ rcv, snd, fixed int }
+	for name, o := range families(t) {
+		if name == "unix" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			accepted := func(s *Socket) (b buffers) {
+				dial(t, s)
+				fd := accept(t, s)
+				b.fixed = getInt(t, fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK)
+				b.rcv = getInt(t, fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+				b.snd = getInt(t, fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+				return b
+			}
+			kernel := accepted(mustOpen(t, o))
+			require.Zero(t, kernel.fixed)
+
+			o.RcvBuf, o.SndBuf = 20<<10, 30<<10
+			const both = unix.SOCK_RCVBUF_LOCK | unix.SOCK_SNDBUF_LOCK
+			s := mustOpen(t, o)
+			require.Equal(t, buffers{40 << 10, 60 << 10, both}, accepted(s))
+			for _, x := range []struct {
+				rcv, snd int
+				want     buffers
+			}{
+				{25 << 10, 30 << 10, buffers{50 << 10, 60 << 10, both}},
+				{0, 30 << 10, buffers{kernel.rcv, 60 << 10, unix.SOCK_SNDBUF_LOCK}},
+				{20 << 10, 0, buffers{40 << 10, kernel.snd, unix.SOCK_RCVBUF_LOCK}},
+				{0, 0, kernel},
+			} {
+				o.RcvBuf, o.SndBuf = x.rcv, x.snd
+				require.NoError(t, s.Apply(o))
+				require.Equal(t, x.want, accepted(s))
+			}
+		})
+	}
+}
+
+// TestFastOpen fails if TCP_FASTOPEN is not set, or stays when it is taken out.
+func TestFastOpen(t *testing.T) {
+	t.Parallel()
+	o := tcp("127.0.0.1:0")
+	o.FastOpen = 5
+	s := mustOpen(t, o)
+	for _, n := range []int{5, 7, 0, 3} {
+		o.FastOpen = n
+		require.NoError(t, s.Apply(o))
+		require.Equal(t, n, getInt(t, s.FD(), unix.IPPROTO_TCP, unix.TCP_FASTOPEN))
 	}
 }
 
@@ -209,43 +270,55 @@ func TestIPv6Only(t *testing.T) {
 	require.NoError(t, both.Check(o))
 }
 
-// TestOverlaps takes the kernel as its oracle: what Overlaps says is what the
-// second Open finds. Fails if covers ignores a side, a family or ipv6only.
-func TestOverlaps(t *testing.T) {
+// TestBeside opens a wildcard beside an address that it covers, and the other way
+// round, both families mixed. Each connection comes to the more specific one, and
+// when that refuses, to the other. Once open, neither lets a third one in.
+//
+// Fails if Open leaves a socket's SO_REUSEPORT alone, or as it was while it opened.
+func TestBeside(t *testing.T) {
 	t.Parallel()
-	addrs := []string{"0.0.0.0", "127.0.0.1", "127.0.0.2"}
+	pairs := [][2]Options{{tcp("127.0.0.1:0"), tcp("0.0.0.0:0")}}
 	if haveIPv6(t) {
-		addrs = append(addrs, "::", "::1")
+		only := tcp("[::]:0")
+		only.IPv6Only = true
+		pairs = append(pairs, [2]Options{tcp("[::1]:0"), only}, [2]Options{tcp("[::1]:0"), tcp("[::]:0")},
+			[2]Options{tcp("127.0.0.1:0"), tcp("[::]:0")}, [2]Options{tcp("0.0.0.0:0"), tcp("[::]:0")})
 	}
-	var all []Options
-	for _, a := range addrs {
-		ip := netip.MustParseAddr(a)
-		all = append(all, Options{Addr: Addr{TCP: netip.AddrPortFrom(ip, 0)}})
-		all = append(all, Options{Addr: Addr{TCP: netip.AddrPortFrom(ip, 0)}, ReusePort: true})
-		if ip.Is6() {
-			all = append(all, Options{Addr: Addr{TCP: netip.AddrPortFrom(ip, 0)}, IPv6Only: true})
-		}
-	}
-	for _, first := range all {
-		for _, second := range all {
+	for _, pair := range pairs {
+		for _, wide := range []int{0, 1} {
 			port := freePort(t)
-			first.Addr.TCP = netip.AddrPortFrom(first.Addr.TCP.Addr(), port)
-			second.Addr.TCP = netip.AddrPortFrom(second.Addr.TCP.Addr(), port)
-			a, err := Open(first)
-			require.NoError(t, err)
-			b, err := Open(second)
-			require.Equal(t, err != nil, first.Overlaps(second), "%+v and %+v: kernel says %v", first, second, err)
-			require.NoError(t, a.Close())
-			if err == nil {
-				require.NoError(t, b.Close())
+			var opened [2]*Socket
+			at := func(o Options) Options {
+				o.Addr.TCP = netip.AddrPortFrom(o.Addr.TCP.Addr(), port)
+				return o
 			}
+			first, second := at(pair[wide]), at(pair[1-wide])
+			opened[wide] = mustOpen(t, first)
+			_, err := Open(second)
+			require.ErrorIs(t, err, unix.EADDRINUSE, "%v beside %v", second.Addr, first.Addr)
+			opened[1-wide], err = Open(second, opened[wide])
+			require.NoError(t, err, "%v beside %v", second.Addr, first.Addr)
+			t.Cleanup(func() { require.NoError(t, opened[1-wide].Close()) })
+			for _, s := range opened {
+				require.Zero(t, getInt(t, s.FD(), unix.SOL_SOCKET, unix.SO_REUSEPORT))
+			}
+
+			target := at(pair[0])
+			if target.Addr.TCP.Addr().IsUnspecified() {
+				target.Addr.TCP = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)
+			}
+			connect := func() {
+				c, err := net.DialTimeout("tcp", target.Addr.TCP.String(), patience)
+				require.NoError(t, err)
+				t.Cleanup(func() { c.Close() })
+			}
+			connect()
+			require.Len(t, acceptAll(t, opened[0]), 1, "%v beside %v", second.Addr, first.Addr)
+			require.NoError(t, opened[0].Refuse())
+			connect()
+			require.Len(t, acceptAll(t, opened[1]), 1, "%v beside %v", second.Addr, first.Addr)
 		}
 	}
-	require.True(t, path("/run/s").Overlaps(path("/run/s")))
-	require.False(t, path("/run/s").Overlaps(path("/run/t")))
-	require.False(t, path("/run/s").Overlaps(tcp("0.0.0.0:25")))
-	require.False(t, tcp("0.0.0.0:25").Overlaps(tcp("0.0.0.0:26")))
-	require.False(t, tcp("0.0.0.0:0").Overlaps(tcp("0.0.0.0:0")), "port 0 is another port each time")
 }
 
 // freePort is a port that no socket of this host listens on: below the range

@@ -14,7 +14,7 @@ func (p *plan) passOf(c *conf.Pass) *stream.Pass {
 	if c == nil {
 		return nil
 	}
-	pass := &stream.Pass{Ports: p.byAddr}
+	pass := &stream.Pass{Targets: p.targets}
 	if c.Constant() {
 		pass.Addr, _ = literal(c.Address)
 	}

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -30,16 +29,8 @@ type plan struct {
 	users  map[string]stream.Route // what the users of a named group owe to it
 	logs   []releaser              // opened for it
 	hear   map[string]*zap.Logger  // who hears of a group; see ofGroups
-	// byAddr is filled in by Commit, for the routes that pass to a port.
-	byAddr map[listener.Addr]*stream.Port
-}
-
-type portPlan struct {
-	position conf.Position
-	options  listener.Options
-	route    stream.Route // Group is filled in by Commit
-	group    string
-	pass     *conf.Pass
+	// targets is filled in by Commit, for the routes that pass to a port.
+	targets map[listener.Addr]stream.Target
 }
 
 func (p *plan) order() []string {
@@ -61,7 +52,7 @@ func (s *Server) Prepare(ctx context.Context, c *conf.Config) (*Next, error) {
 	problems := checkBinds(c)
 	for _, p := range plan.ports {
 		if err := s.preparePort(n, p); err != nil {
-			problems = append(problems, conf.ParseError{Position: p.position, Message: err.Error()})
+			problems = append(problems, conf.ParseError{Position: p.listen.Position, Message: err.Error()})
 		}
 	}
 	if len(problems) > 0 {
@@ -91,51 +82,12 @@ func Check(ctx context.Context, c *conf.Config) error {
 	return err
 }
 
-// preparePort opens a port's socket if the running configuration has none, and
-// otherwise makes sure that the one there can take the new options.
-func (s *Server) preparePort(n *Next, p portPlan) error {
-	if live, ok := s.ports[p.options.Addr]; ok {
-		return live.port.Socket().Check(p.options)
-	}
-	for addr, live := range s.ports {
-		if live.options.Overlaps(p.options) {
-			return fmt.Errorf("listen %s overlaps %s, which is in use: stop listening on %s by one reload, then add %s by another, or restart",
-				p.options.Addr, addr, addr, p.options.Addr)
-		}
-	}
-	s.awaitClosed(p.options)
-	socket, err := listener.Open(p.options)
-	if err != nil {
-		return err
-	}
-	n.opened[p.options.Addr] = socket
-	return nil
-}
-
-// awaitClosed waits a moment for ports in the way that an earlier reload has
-// removed: they are open until their backlog is served.
-func (s *Server) awaitClosed(o listener.Options) {
-	for addr, c := range s.closing {
-		if addr == o.Addr || c.options.Overlaps(o) {
-			select {
-			case <-c.closed:
-			case <-time.After(closeWait):
-			}
-		}
-		select {
-		case <-c.closed:
-			delete(s.closing, addr)
-		default:
-		}
-	}
-}
-
 // translate says a configuration in the terms of the other packages, with host
 // names resolved and, if open is set, logs opened.
 func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*plan, error) {
 	names := s.resolve(ctx, c)
 	p := &plan{known: names.known, checks: map[string]checkPlan{}, agents: map[string]checkPlan{}, users: map[string]stream.Route{},
-		byAddr: map[listener.Addr]*stream.Port{}}
+		targets: map[listener.Addr]stream.Target{}}
 	var problems conf.Problems
 	report := func(at conf.Position, format string, args ...any) {
 		problems = append(problems, conf.ParseError{Position: at, Message: fmt.Sprintf(format, args...)})
@@ -220,22 +172,21 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 				continue
 			}
 			for _, a := range addrs {
-				p.ports = append(p.ports, portPlan{
-					position: l.Position, options: optionsOf(a, l, server), route: route, group: server.ProxyPass, pass: server.Pass,
-				})
+				p.ports = append(p.ports, portPlan{listen: l, options: optionsOf(a, l, server), route: route, group: server.ProxyPass, pass: server.Pass})
 			}
 		}
 	}
 	if open {
 		p.hear = logs.ofGroups(c)
 	}
-	for i, a := range p.ports {
-		for _, b := range p.ports[:i] {
-			if a.options.Addr == b.options.Addr || a.options.Overlaps(b.options) {
-				report(a.position, "listen %s overlaps %s of %s", a.options.Addr, b.options.Addr, b.position)
-			}
+	first := map[listener.Addr]conf.Position{}
+	for _, a := range p.ports {
+		if at, again := first[a.options.Addr]; again {
+			report(a.listen.Position, "listen %s: taken already at %s", a.options.Addr, at)
 		}
+		first[a.options.Addr] = a.listen.Position
 	}
+	p.share()
 	if len(problems) > 0 {
 		release(p.logs)
 		return nil, problems
@@ -264,6 +215,7 @@ func routeOf(c conf.Server, l conf.Listen, r stream.Route) stream.Route {
 	r.HalfClose = c.HalfClose
 	r.Keepalive = listener.Keepalive(c.SocketKeepalive)
 	r.NoDelay = c.NoDelay
+	r.RcvBuf, r.SndBuf = c.SocketRcvBuf, c.SocketSndBuf
 	r.BufferSize = c.BufferSize
 	r.HeaderTimeout = c.ProxyHeaderTimeout
 	r.Access = accessOf(c.Access)
@@ -334,17 +286,6 @@ var pregreets = map[string]stream.Pregreet{
 	"pass":   stream.PregreetPass,
 	"hold":   stream.PregreetHold,
 	"reject": stream.PregreetReject,
-}
-
-func optionsOf(a listener.Addr, l conf.Listen, c conf.Server) listener.Options {
-	return listener.Options{
-		Addr:      a,
-		Backlog:   l.Backlog,
-		ReusePort: l.ReusePort,
-		IPv6Only:  l.IPv6Only,
-		NoDelay:   c.NoDelay,
-		Keepalive: listener.Keepalive(l.Keepalive),
-	}
 }
 
 // literal reports whether an address needs no resolving, and what it is.

@@ -46,8 +46,9 @@ type Server struct {
 	ports   map[listener.Addr]livePort
 	known   map[string][]netip.Addr // what host names stood for
 
-	// Ports of earlier configurations that may still be draining.
-	closing map[listener.Addr]closingPort
+	// Ports of earlier configurations that may still be draining; each channel
+	// is closed when the socket is.
+	closing map[listener.Addr]<-chan struct{}
 
 	unreport func() // ends report
 
@@ -58,12 +59,6 @@ type Server struct {
 	present  tenure         // of the configuration that runs
 	stopped  chan struct{}  // closed by end, before the engine stops
 	retiring sync.WaitGroup // tenures of earlier configurations
-}
-
-// closingPort is a port that was removed; closed is closed when its socket is.
-type closingPort struct {
-	options listener.Options
-	closed  <-chan struct{}
 }
 
 // New starts the event loops. There is nothing to balance until a Commit.
@@ -82,7 +77,7 @@ func New(o Options) (*Server, error) {
 		log:       o.Logger,
 		engine:    engine,
 		checker:   healthcheck.New(o.Logger.Named("healthcheck")),
-		closing:   map[listener.Addr]closingPort{},
+		closing:   map[listener.Addr]<-chan struct{}{},
 		errorLogs: o.ErrorLogs,
 		logs:      accesslog.NewSet(o.Logger.Named("accesslog")),
 		stopped:   make(chan struct{}),
@@ -109,12 +104,6 @@ func (s *Server) report(ended <-chan struct{}) {
 
 // SetMaxSessions changes how many sessions there may be at once.
 func (s *Server) SetMaxSessions(n int) { s.engine.SetMaxSessions(n) }
-
-// livePort is a port that accepts, and what its socket was given.
-type livePort struct {
-	port    *stream.Port
-	options listener.Options
-}
 
 // Next is a configuration that is ready to run.
 type Next struct {
@@ -143,39 +132,46 @@ func (n *Next) Commit() {
 	s.removed = s.stillHeld(groups)
 
 	next := tenure{epoch: s.engine.NewEpoch(), logs: n.plan.logs}
-	// A route may pass to any port, so all are there, with a route, before a session
-	// can have one of these.
+	// A route may pass to any address, so all targets are there before a session can
+	// have one of these routes.
 	ports := make(map[listener.Addr]livePort, len(n.plan.ports))
-	routes := make([]*stream.Route, len(n.plan.ports))
-	for i, p := range n.plan.ports {
-		addr, route := p.options.Addr, p.route
-		route.Group, route.Epoch = groups[p.group], next.epoch
-		if route.ProxyPass != nil {
-			route.Groups = n.plan.byName(groups, route)
+	for i := range n.plan.ports {
+		p := &n.plan.ports[i]
+		addr := p.options.Addr
+		socket, opened := n.opened[addr]
+		live, running := s.ports[addr]
+		if !opened && !running {
+			continue // shared
 		}
-		port := s.ports[addr].port
-		if port == nil {
-			port = stream.NewPort(n.opened[addr], &route)
+		rest := n.plan.route(p, groups, next.epoch)
+		own := make([]stream.AddrRoute, len(p.covered))
+		for i, q := range p.covered {
+			own[i] = stream.AddrRoute{Addr: q.options.Addr.TCP.Addr(), Route: n.plan.route(q, groups, next.epoch)}
 		}
-		ports[addr], n.plan.byAddr[addr], routes[i] = livePort{port, p.options}, port, &route
+		routes := stream.NewRoutes(addr, rest, own...)
+		if opened {
+			live.port = stream.NewPort(socket, routes)
+		}
+		live.plan, live.routes = p, routes
+		ports[addr] = live
+		for i, q := range p.covered {
+			n.plan.targets[q.options.Addr] = stream.Target{Port: live.port, Route: own[i].Route}
+		}
+		n.plan.targets[addr] = stream.Target{Port: live.port, Route: rest}
 	}
-	for i, p := range n.plan.ports {
-		live, stays := s.ports[p.options.Addr]
-		if !stays {
-			s.engine.Open(ports[p.options.Addr].port)
+	for addr, live := range ports {
+		if _, running := s.ports[addr]; !running {
+			s.engine.Open(live.port)
 			continue
 		}
-		if err := live.port.Socket().Apply(p.options); err != nil {
+		if err := live.port.Socket().Apply(live.plan.options); err != nil {
 			s.log.Error("listener keeps its old options", zap.Error(err))
 		}
-		live.port.SetRoute(routes[i])
+		live.port.SetRoutes(live.routes)
 	}
-	var closing []<-chan struct{}
 	for addr, live := range s.ports {
 		if _, stays := ports[addr]; !stays {
-			closed := s.engine.Close(live.port)
-			closing = append(closing, closed)
-			s.closing[addr] = closingPort{live.options, closed}
+			s.closing[addr] = s.engine.Close(live.port)
 			s.log.Info("listener removed, serving what it has accepted", zap.Stringer("listen", addr))
 		}
 	}
@@ -184,7 +180,7 @@ func (n *Next) Commit() {
 	s.mu.Unlock()
 	s.ports, s.known = ports, n.plan.known
 	s.zones = n.plan.zones
-	s.succeed(next, closing)
+	s.succeed(next)
 	s.checker.Update(s.targets(n.plan.checks, n.plan.agents))
 	s.logServers()
 }
@@ -207,8 +203,17 @@ func (s *Server) stillHeld(stay map[string]*upstream.Group) map[string]*upstream
 // Discard closes what Prepare opened.
 func (n *Next) Discard() {
 	release(n.plan.logs)
-	for _, socket := range n.opened {
-		_ = socket.Close()
+	for i := range n.plan.ports {
+		p := &n.plan.ports[i]
+		socket := n.opened[p.options.Addr]
+		if socket == nil {
+			continue
+		}
+		if live := n.server.covering(p); live != nil {
+			n.server.closing[p.options.Addr] = n.server.engine.Yield(socket, live)
+		} else {
+			_ = socket.Close()
+		}
 	}
 }
 

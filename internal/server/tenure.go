@@ -1,6 +1,11 @@
 package server
 
-import "smtplb/internal/stream"
+import (
+	"maps"
+	"slices"
+
+	"smtplb/internal/stream"
+)
 
 // tenure is what one configuration holds for its sessions. It outlasts the
 // reload that replaces the configuration: until the last of them has gone.
@@ -11,8 +16,8 @@ type tenure struct {
 
 // succeed makes next the present tenure and retires the one before, whose last
 // sessions may still wait in the backlogs of ports that are closing.
-func (s *Server) succeed(next tenure, closing []<-chan struct{}) {
-	old := s.present
+func (s *Server) succeed(next tenure) {
+	old, closing := s.present, slices.Collect(maps.Values(s.closing))
 	if s.present = next; old.epoch != nil {
 		s.retiring.Go(func() { s.retire(old, closing) })
 	}

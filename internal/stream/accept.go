@@ -88,9 +88,9 @@ func (w *worker) accept(p *Port) (more bool) {
 }
 
 // hasRoom reports whether a client of the port can be taken now: for a session,
-// or where there is a gate, to be told that there is none.
+// or where all have a gate, to be told that there is none.
 func (w *worker) hasRoom(p *Port) bool {
-	return !w.engine.full() || p.route.Load().Gate != nil && !w.engine.crowded()
+	return !w.engine.full() || p.routes.Load().gated && !w.engine.crowded()
 }
 
 // place chooses the worker for a new session: this one, unless it holds clearly

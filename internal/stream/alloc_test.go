@@ -64,7 +64,8 @@ func TestNothingIsAllocatedToPass(t *testing.T) {
 	require.True(t, g.comes(func(s *session) bool { return s.state == stateHeader }))
 	const times = 10_000
 	var before, after runtime.MemStats
-	pass := in.route.Load().Pass
+	pass := in.restRoute().Pass
+	to, _ := pass.find(pass.Addr)
 	g.ask(func(w *worker) {
 		w.sessions.Each(func(_ uint32, s *session) {
 			for i := range 2 * times {
@@ -72,7 +73,7 @@ func TestNothingIsAllocatedToPass(t *testing.T) {
 					runtime.ReadMemStats(&before)
 				}
 				w.keep(s)
-				w.move(s, pass.find(pass.Addr), pass.Addr)
+				w.move(s, to, pass.Addr)
 			}
 			runtime.ReadMemStats(&after)
 		})

@@ -101,6 +101,9 @@ func (w *worker) dial(s *session) (what string, errno syscall.Errno) {
 		return calledSocket, errno
 	}
 	s.server = end{fd: int32(fd)}
+	if errno = s.route.setBuffers(fd); errno != 0 {
+		return calledSetsockopt, errno
+	}
 	if addr.Path == "" {
 		if what, errno = w.prepare(fd, s); errno != 0 {
 			return what, errno
@@ -114,6 +117,18 @@ func (w *worker) dial(s *session) (what string, errno syscall.Errno) {
 		return "epoll_ctl", e
 	}
 	return "", errno
+}
+
+// setBuffers sizes the buffers of a socket to a server, before the connect: the
+// window that is offered goes by them.
+func (r *Route) setBuffers(fd int) (errno syscall.Errno) {
+	if r.RcvBuf > 0 {
+		errno = reactor.SetInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, r.RcvBuf)
+	}
+	if r.SndBuf > 0 && errno == 0 {
+		errno = reactor.SetInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, r.SndBuf)
+	}
+	return errno
 }
 
 // prepare sets the options of a TCP socket to a server. Urgent data is to stay

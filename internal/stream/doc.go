@@ -20,11 +20,11 @@
 // been read and not yet written, and the counters). relay.go is about halves,
 // pace.go about how fast they may go, session.go about the life, connect.go about
 // reaching a server, gate.go about its greeting, header.go about the PROXY protocol
-// on both sides, accept.go about getting clients. admit.go is about who is
-// served, in nginx's order: assignments, limits (limit.go, zone.go), rules
-// (access.go), and then a group or an address (destination.go), the text of return
-// or another port (pass.go); reply.go about our own words to a client that gets no
-// server; end.go about how sessions end. What variables are evaluated by is in
+// on both sides, accept.go about getting clients, and port.go about their routes.
+// admit.go is about who is served, in nginx's order: assignments, limits (limit.go,
+// zone.go), rules (access.go), and then a group or an address (destination.go), the
+// text of return or another port (pass.go); reply.go about our own words to a client
+// that gets no server; end.go about how sessions end. What variables are evaluated by is in
 // record.go, and accesslog.go writes lines of them. A session of a route without
 // variables has no record and pays for none of that. epoch.go says when the last
 // session of an earlier configuration has gone.

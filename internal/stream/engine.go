@@ -9,6 +9,7 @@ import (
 
 	"smtplb/internal/reactor"
 	"smtplb/internal/script"
+	"smtplb/listener"
 )
 
 // Options are what an Engine is made of.
@@ -196,6 +197,14 @@ func (e *Engine) Open(p *Port) {
 	for _, w := range e.workers {
 		w.loop.Post(func() { w.listen(p) })
 	}
+}
+
+// Yield closes a socket that has taken clients from a port without being asked
+// to: those are served as the port's. The channel is closed after that.
+func (e *Engine) Yield(s *listener.Socket, to *Port) <-chan struct{} {
+	p := NewPort(s, to.routes.Load())
+	e.Open(p)
+	return e.Close(p)
 }
 
 // refuseGrace is how long, in ms, handshakes under way have to finish before a

@@ -43,10 +43,10 @@ func TestEpoch(t *testing.T) {
 	g.ask(func(w *worker) { require.NotZero(t, w.sessions.Len(), "sessions of worker %d", w.index) })
 
 	first := g.epoch
-	next := *g.port.route.Load()
+	next := g.port.restRoute()
 	next.Epoch = g.NewEpoch()
 	g.epoch = next.Epoch
-	g.port.SetRoute(&next)
+	g.port.setRoute(&next)
 	ended := first.End()
 	young := call()
 	for i, c := range old {
@@ -87,10 +87,10 @@ func TestEpochsUnderLoad(t *testing.T) {
 	}
 	for range epochs {
 		before := calls.Load()
-		last, next := g.epoch, *g.port.route.Load()
+		last, next := g.epoch, g.port.restRoute()
 		next.Epoch = g.NewEpoch()
 		g.epoch = next.Epoch
-		g.port.SetRoute(&next)
+		g.port.setRoute(&next)
 		await(t, patience, last.End(), "the epoch is not over")
 		g.ask(func(w *worker) {
 			if n := last.sessions[w.index].n; n != 0 {

@@ -130,10 +130,18 @@ func newRig(t testing.TB, servers []string, options ...func(*plan)) *rig {
 	}
 	socket, err := listener.Open(listener.Options{Addr: listener.Addr(parseAddr(p.listen)), NoDelay: true})
 	require.NoError(t, err)
-	g.port = NewPort(socket, &p.Route)
+	g.port = NewPort(socket, NewRoutes(socket.Addr(), &p.Route))
 	engine.Open(g.port)
 	t.Cleanup(g.settle)
 	return g
+}
+
+// restRoute is a copy of the route of those who have none of their own at a port.
+func (p *Port) restRoute() Route { return *p.routes.Load().rest }
+
+// setRoute gives a port other routes.
+func (p *Port) setRoute(rest *Route, own ...AddrRoute) {
+	p.SetRoutes(NewRoutes(p.socket.Addr(), rest, own...))
 }
 
 func parseAddr(s string) upstream.Addr {

@@ -280,10 +280,14 @@ func TestExtensionsOfTheHeader(t *testing.T) {
 	}
 
 	// From port to port.
-	in := g.another("127.0.0.1:0", passing(g.port.socket.Addr(), g.port))
-	trusting := *g.port.route.Load()
+	trusting := g.port.restRoute()
+	fronts := trusting.Fronts
 	trusting.Fronts = []netip.Prefix{netip.PrefixFrom(claimed.Addr(), 32)}
-	g.port.SetRoute(&trusting)
+	g.port.setRoute(&trusting)
+	in := g.another("127.0.0.1:0", func(r *Route) {
+		passing(g.port.socket.Addr(), g.port)(r)
+		r.Fronts = fronts
+	})
 	for i, x := range []struct{ says, want string }{
 		{extended(tlv(0x02, "first")) + extended(tlv(0x02, "second")), line("second - -")},
 		{extended(tlv(0x02, "first")) + extended(), line("- - -")},

@@ -123,7 +123,7 @@ func (ownJournal) complain(w *worker, s *session, level zapcore.Level, message s
 
 // fields are what every line about a session begins with.
 func (w *worker) fields(s *session) []zap.Field {
-	return append(s.clientFields(), zap.String("listen", s.port.name))
+	return append(s.clientFields(), zap.String("listen", s.route.listen))
 }
 
 // groupName is the group that the session goes to, or before it has one, the

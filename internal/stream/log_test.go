@@ -43,7 +43,7 @@ func TestSessionLogsToItsRoute(t *testing.T) {
 			client, server := g.pair(l)
 			require.True(t, g.comes(relaying))
 			route.Group, route.Log, route.NginxLog = g.group, second, test.nginx
-			g.port.SetRoute(&route)
+			g.port.setRoute(&route)
 			for _, c := range []io.Closer{client, server} {
 				require.NoError(t, c.Close())
 			}
@@ -71,7 +71,7 @@ func TestComplaintsOfEachLog(t *testing.T) {
 	}
 	second, toldToo := ownLog()
 	route.Group, route.Log = g.group, second
-	g.port.SetRoute(&route)
+	g.port.setRoute(&route)
 	talk(t, g.dial(), "")
 	g.gone(patience)
 	complaints := func(logs *observer.ObservedLogs) int { return logs.FilterLevelExact(zapcore.ErrorLevel).Len() }

@@ -66,7 +66,7 @@ func (s *session) doing() string {
 
 func (nginxJournal) began(w *worker, s *session) {
 	if entry := w.logOf(s).Check(errorlog.Info, ""); entry != nil {
-		entry.Message = string(s.line().text("client ").text(clientAddr(s.from)).text(" connected to ").text(s.port.name))
+		entry.Message = string(s.line().text("client ").text(clientAddr(s.from)).text(" connected to ").text(s.route.listen))
 		entry.Write()
 	}
 }

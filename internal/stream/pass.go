@@ -1,9 +1,7 @@
 package stream
 
 import (
-	"net/netip"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -17,18 +15,24 @@ import (
 type Pass struct {
 	Addr listener.Addr
 	Text *script.Value // becomes an address, in place of Addr; nil: Addr is the one
-	// Ports are those of the same configuration, by their addresses. A session that
-	// began before a reload finds them as they were; see Port.
-	Ports map[listener.Addr]*Port
+	// Targets are the listening addresses of the same configuration. So a session
+	// that began before a reload goes on as it would have then.
+	Targets map[listener.Addr]Target
 }
 
-// find returns the port that has an address as its own, or takes connections to
-// it as to any of its family; nil: none (ngx_stream_pass_match).
-func (p *Pass) find(to listener.Addr) *Port {
-	if port := p.Ports[to]; port != nil {
-		return port
+// Target is where clients of a listening address go.
+type Target struct {
+	Port  *Port // perhaps closed meanwhile
+	Route *Route
+}
+
+// find returns the target that has an address as its own, or takes connections to
+// it as to any of its family (ngx_stream_pass_match).
+func (p *Pass) find(to listener.Addr) (t Target, found bool) {
+	if t, found = p.Targets[to]; !found {
+		t, found = p.Targets[to.Wildcard()]
 	}
-	return p.Ports[to.Wildcard()]
+	return t, found
 }
 
 // MaxPasses is how often one client may be handed on, as in nginx
@@ -45,7 +49,7 @@ func (w *worker) pass(s *session) {
 		w.text = p.Text.Append(w.text[:0], w.variables(s))
 		var wrong string
 		if to, wrong = parsePassed(string(w.text)); wrong != "" {
-			w.complain(s, wrong+` in pass "`+smtp.Printable(w.text, smtp.LogLimit)+`"`)
+			w.complain(s, wrong+" in pass "+inQuotes(smtp.Printable(w.text, smtp.LogLimit)))
 			w.dismiss(s, ReplyUnavailable, causeBadPass)
 			return
 		}
@@ -55,33 +59,29 @@ func (w *worker) pass(s *session) {
 		w.dismiss(s, ReplyUnavailable, causeBadPass)
 		return
 	}
-	port := p.find(to)
-	if port == nil {
-		w.complain(s, `port not found for "`+to.String()+`"`)
+	target, found := p.find(to)
+	if !found {
+		w.complain(s, "port not found for "+inQuotes(smtp.Printable([]byte(to.String()), smtp.LogLimit)))
 		w.dismiss(s, ReplyUnavailable, causeNoPort)
 		return
 	}
-	w.move(s, port, to)
+	w.move(s, target, to)
 	w.welcome(s)
 }
 
 // move makes a session one of another port, which begins now. It keeps what it is
 // counted by, until its end, as in nginx, and forgets the values of variables.
-func (w *worker) move(s *session, p *Port, to listener.Addr) {
+func (w *worker) move(s *session, t Target, to listener.Addr) {
 	before := s.route
-	s.port, s.route = p, p.route.Load()
+	s.port, s.route = t.Port, t.Route
 	s.started = w.loop.Now()
 	if s.route.NoDelay && !before.NoDelay && s.from.IsValid() {
 		_ = reactor.SetInt(int(s.client.fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // of a client that is gone: it shows soon
 	}
-	if s.record != nil {
-		w.forget(s)
-		if s.route.Scope == nil { // the port's route is of a later configuration
-			s.record.unclaim()
-			w.returnRecord(s)
-		}
-	} else {
+	if s.record == nil {
 		w.borrowRecord(s)
+	} else {
+		w.forget(s)
 	}
 	if s.record != nil && to.Path == "" && !to.TCP.Addr().IsUnspecified() {
 		s.record.passedTo = to.TCP
@@ -89,30 +89,19 @@ func (w *worker) move(s *session, p *Port, to listener.Addr) {
 	s.route.journal().began(w, s)
 }
 
-// parsePassed reads an address as ngx_parse_url does where no name may be looked
-// up. What is wrong with it is said in nginx's words.
+// parsePassed reads the address of a listening socket. What is wrong with it is
+// said in nginx's words.
 func parsePassed(text string) (to listener.Addr, wrong string) {
-	const scheme = "unix:"
-	if len(text) >= len(scheme) && strings.EqualFold(text[:len(scheme)], scheme) {
-		if text = text[len(scheme):]; text == "" {
-			return to, "no path in the unix domain socket"
-		}
-		return listener.Addr{Path: filepath.Clean(text)}, ""
-	}
-	if a, err := netip.ParseAddrPort(text); err == nil && a.Port() > 0 {
-		return listener.Addr{TCP: a}, ""
-	}
-	isAddr := func(text string) bool {
-		_, err := netip.ParseAddr(strings.Trim(text, "[]"))
-		return err == nil
-	}
+	a, wrong := parseAddress(text)
 	switch {
-	case text == "":
-		return to, "no host"
-	case isAddr(text):
+	case wrong != "":
+		return to, wrong
+	case a.name != "":
+		return to, "no addresses"
+	case a.noPort:
 		return to, "no port"
-	case isAddr(text[:max(strings.LastIndexByte(text, ':'), 0)]):
-		return to, "invalid port"
+	case a.addr.Path != "":
+		a.addr.Path = filepath.Clean(a.addr.Path)
 	}
-	return to, "no addresses"
+	return listener.Addr(a.addr), ""
 }

@@ -2,7 +2,6 @@ package stream
 
 import (
 	"net/netip"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap/zapcore"
@@ -43,6 +42,8 @@ type Route struct {
 	HalfClose  bool // pass one side's end of stream on and keep the other direction
 	Keepalive  listener.Keepalive
 	NoDelay    bool
+	RcvBuf     int // SO_RCVBUF of sockets to servers; 0: the kernel's own
+	SndBuf     int // SO_SNDBUF of them
 	BufferSize int // bytes read at once in dialogue; a read that fills it turns to splice
 
 	// UploadRate and DownloadRate are how fast bytes come from a client and go
@@ -85,7 +86,10 @@ type Route struct {
 	ProxyPass *script.Value
 	Groups    map[string]*Route
 
-	kept bool // see keeps; set when a port gets the route
+	// Set when a port gets the route.
+	kept   bool   // see keeps
+	listen string // the address that its clients connect to, as it is logged
+
 	// Return is a text that clients get in place of a server.
 	Return *script.Value
 	// Pass is a port that has them in place of a server.
@@ -140,31 +144,4 @@ func (s *session) clientVisible() bool {
 	b := &s.route.Bind
 	return s.route.Header != NoHeader || b.Client ||
 		b.Value != nil && s.from.IsValid() && s.record.source.Addr() == s.from.Addr()
-}
-
-// Port is a listening socket and the route of the clients it accepts. Its
-// owner makes it with NewPort, and ends it with Engine.Close; Engine.Open has it
-// accept. A Pass may lead sessions of before to a port that is closed.
-type Port struct {
-	socket *listener.Socket
-	name   string // as it is logged
-	route  atomic.Pointer[Route]
-	closed chan struct{}
-}
-
-// NewPort makes the port of a listening socket, which it owns from here on.
-func NewPort(s *listener.Socket, r *Route) *Port {
-	p := &Port{socket: s, name: s.Addr().String(), closed: make(chan struct{})}
-	p.SetRoute(r)
-	return p
-}
-
-// Socket returns the listening socket, so that options can be applied to it.
-// It is the port's: nobody else closes it.
-func (p *Port) Socket() *listener.Socket { return p.socket }
-
-// SetRoute gives every client accepted from now on another route.
-func (p *Port) SetRoute(r *Route) {
-	r.kept = r.keeps()
-	p.route.Store(r)
 }

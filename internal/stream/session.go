@@ -157,9 +157,9 @@ func (w *worker) begin(p *Port, fd int, from netip.AddrPort) *session {
 	s.index, s.generation = index, generation
 	s.client = end{fd: int32(fd), writable: true}
 	s.server.fd = -1
-	s.port, s.route = p, p.route.Load()
+	s.port, s.from = p, from
+	w.choose(s)
 	s.route.Epoch.join(w)
-	s.from = from
 	s.started, s.active = now, now
 	s.number = w.engine.numbers.Add(1)
 	w.borrowRecord(s)

@@ -1,0 +1,151 @@
+package server
+
+import (
+	"time"
+
+	"smtplb/conf"
+	"smtplb/internal/stream"
+	"smtplb/listener"
+	"smtplb/upstream"
+)
+
+// portPlan is an address to listen on.
+type portPlan struct {
+	listen  conf.Listen
+	options listener.Options
+	route   stream.Route // Group is filled in by Commit
+	group   string
+	pass    *conf.Pass // nil: it passes to no port
+
+	shared  bool        // a wildcard's socket has its connections, and it needs none
+	covered []*portPlan // of a wildcard: whose connections its socket has
+}
+
+// covers tells whether a socket of p takes connections to q's address.
+func (p *portPlan) covers(q *portPlan) bool {
+	a, b := p.options.Addr, q.options.Addr
+	return b.Path == "" && a.TCP.Port() == b.TCP.Port() && p.listen.Covers(b.TCP.Addr())
+}
+
+// share finds the addresses that need no socket, and says of each wildcard whose
+// clients it has. A port has at most two wildcards.
+func (p *plan) share() {
+	wild := map[uint16][]*portPlan{}
+	for i := range p.ports {
+		q := &p.ports[i]
+		if a := q.options.Addr; a.Path == "" && a.TCP.Addr().IsUnspecified() {
+			wild[a.TCP.Port()] = append(wild[a.TCP.Port()], q)
+		}
+	}
+	for i := range p.ports {
+		q := &p.ports[i]
+		for _, w := range wild[q.options.Addr.TCP.Port()] {
+			if w.covers(q) {
+				w.covered = append(w.covered, q)
+				q.shared = true
+			}
+		}
+	}
+}
+
+func optionsOf(a listener.Addr, l conf.Listen, c conf.Server) listener.Options {
+	return listener.Options{
+		Addr:      a,
+		Backlog:   l.Backlog,
+		RcvBuf:    l.RcvBuf,
+		SndBuf:    l.SndBuf,
+		FastOpen:  l.FastOpen,
+		ReusePort: l.ReusePort,
+		IPv6Only:  l.IPv6Only,
+		NoDelay:   c.NoDelay,
+		Keepalive: listener.Keepalive(l.Keepalive),
+	}
+}
+
+// livePort is a port that accepts, and what it was made of.
+type livePort struct {
+	port   *stream.Port
+	plan   *portPlan
+	routes *stream.Routes
+}
+
+// route is the route of an address's clients, anew for each port that has some.
+func (p *plan) route(l *portPlan, groups map[string]*upstream.Group, epoch *stream.Epoch) *stream.Route {
+	route := l.route
+	route.Group, route.Epoch = groups[l.group], epoch
+	if route.ProxyPass != nil {
+		route.Groups = p.byName(groups, route)
+	}
+	return &route
+}
+
+// preparePort opens a port's socket if the running configuration has none, and
+// otherwise makes sure that the one there can take the new options. A wildcard
+// that comes, or goes, leaves the addresses that it covers alone, or open: clients
+// find one socket or the other at any moment.
+func (s *Server) preparePort(n *Next, p portPlan) error {
+	addr := p.options.Addr
+	if live, ok := s.ports[addr]; ok {
+		return live.port.Socket().Check(p.options)
+	}
+	if p.shared {
+		return nil
+	}
+	s.awaitClosed(addr)
+	var beside []*listener.Socket
+	for other, live := range s.ports {
+		if inTheWay(addr, other) {
+			beside = append(beside, live.port.Socket())
+		}
+	}
+	socket, err := listener.Open(p.options, beside...)
+	if err != nil {
+		return err
+	}
+	n.opened[addr] = socket
+	return nil
+}
+
+// inTheWay tells whether sockets at the two addresses may be in each other's way:
+// one path, or one port, be it of addresses that have nothing in common.
+func inTheWay(a, b listener.Addr) bool { return a.Path == b.Path && a.TCP.Port() == b.TCP.Port() }
+
+// awaitClosed waits a moment for ports in the way that an earlier reload has
+// removed: they are open until their backlog is served.
+func (s *Server) awaitClosed(a listener.Addr) {
+	for addr, closed := range s.closing {
+		if inTheWay(a, addr) {
+			select {
+			case <-closed:
+			case <-time.After(closeWait):
+			}
+		}
+		select {
+		case <-closed:
+			delete(s.closing, addr)
+		default:
+		}
+	}
+}
+
+// GiveTo makes a user, as whom the process is going to run, the owner of the
+// sockets that Prepare opened.
+func (n *Next) GiveTo(uid int) error {
+	for _, socket := range n.opened {
+		if err := socket.GiveTo(uid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// covering returns the running port that has an address's connections while that
+// has no socket.
+func (s *Server) covering(p *portPlan) *stream.Port {
+	for _, live := range s.ports {
+		if live.plan.covers(p) {
+			return live.port
+		}
+	}
+	return nil
+}
