@@ -111,7 +111,7 @@ var notAlike = map[string]difference{
 		"nginx takes words that it has read before as a sign that it proxies already"},
 	"broken header, lines": {`"EHLO me\r$`, `"EHLO me\x0D\x0AMAIL FROM:<>\x0D\x0A" while reading PROXY protocol, client: 127.0.0.1, server: LISTEN`,
 		"smtplb escapes, so that a client cannot begin lines of the log"},
-	"broken header, bytes": {`"\x16\x03\x01\x00"\\\t.\x7f"`, `"\x16\x03\x01\x00"\\\x09\xFC\x7F"`,
+	"broken header, bytes": {`"\x16\x03\x01\x00"\\\t.\x7f"`, `"\x16\x03\x01\x00\x22\\\x09\xFC\x7F"`,
 		"smtplb escapes, so that a client cannot write to a terminal that shows the log"},
 	"half a header": {`\[error\] broken header: "PROXY TCP4 203"`, "[info] client timed out (110: Connection timed out)",
 		"smtplb waits for the rest, which may come in another segment"},
