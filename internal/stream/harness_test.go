@@ -28,8 +28,13 @@ import (
 	"smtplb/upstream"
 )
 
-// patience is how long anything may take that is to happen at once.
-const patience = 10 * time.Second
+const (
+	// patience is how long anything may take that is to happen at once.
+	patience = 10 * time.Second
+	// shortly is patience with what must not wait for a session that lingers,
+	// or for any longer timer.
+	shortly = lingerTimeout * time.Millisecond * 4 / 5
+)
 
 // TestMain fails the package if any of its tests left a descriptor or a
 // goroutine behind. It fails if Pipes.Discard closes one end only, or Loop.Run
