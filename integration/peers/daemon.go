@@ -166,7 +166,7 @@ func (d *Daemon) Log() string {
 func (d *Daemon) logEnd() string {
 	d.t.Helper()
 	log := d.Log()
-	return log[max(0, len(log)-8<<10):]
+	return log[max(0, len(log)-32<<10):]
 }
 
 // PIDs returns the processes of a running peer, parents before children, for

@@ -69,7 +69,12 @@ defaults
 func startDaemon(t testing.TB, name, dir, addr string, command []string) *Daemon {
 	t.Helper()
 	d := &Daemon{Addr: addr, t: t, name: name, command: command, logFile: filepath.Join(dir, "log")}
-	t.Cleanup(d.Kill)
+	t.Cleanup(func() {
+		d.Kill()
+		if t.Failed() {
+			t.Logf("log of %s:\n%s", name, d.logEnd())
+		}
+	})
 	d.start()
 	return d
 }
