@@ -42,7 +42,7 @@ geo $net { default none; 127.0.0.0/8 loop; 127.0.0.9 "nine"; ::1 loop6; 192.0.2.
 split_clients "$remote_addr$near" $part { 30%% a; 30%% b; * c; }
 limit_conn_zone $remote_addr zone=each:1m;
 set_real_ip_from 127.0.0.0/8;
-proxy_protocol_timeout 300ms;
+proxy_protocol_timeout 2s;
 %s
 access_log %s/$host-$near-$status.log byDefault;
 access_log $dir/default.log byDefault;
