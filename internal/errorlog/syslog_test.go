@@ -79,7 +79,7 @@ func TestSyslogRestart(t *testing.T) {
 	log.Logger().Info("one")
 	require.Contains(t, receive(t, server), "] one")
 	require.Contains(t, receive(t, server), `log lines dropped {"lines": 1}`)
-	require.NoError(t, server.Close())
+	closeForAll(t, server)
 	require.NoError(t, os.RemoveAll(path))
 	server = daemon(t, path)
 	log.Logger().Info("two")
