@@ -273,5 +273,5 @@ func (g *rig) connectFrom(ip string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c, c.SetDeadline(time.Now().Add(2 * patience))
+	return c, c.SetDeadline(time.Now().Add(6 * patience))
 }

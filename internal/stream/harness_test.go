@@ -234,7 +234,7 @@ func (g *rig) connect(option ...socketOption) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c, c.SetDeadline(time.Now().Add(2 * patience))
+	return c, c.SetDeadline(time.Now().Add(6 * patience))
 }
 
 // pair connects a client and takes the other end of its session from l, the
@@ -245,7 +245,7 @@ func (g *rig) pair(l net.Listener, option ...socketOption) (client, server net.C
 	server, err := l.Accept()
 	require.NoError(g.t, err)
 	g.t.Cleanup(func() { server.Close() })
-	require.NoError(g.t, server.SetDeadline(time.Now().Add(2*patience)))
+	require.NoError(g.t, server.SetDeadline(time.Now().Add(6*patience)))
 	return client, server
 }
 
@@ -330,7 +330,7 @@ func (g *rig) accounts() (all []account) {
 func serve(t testing.TB, f func(net.Conn)) string {
 	t.Helper()
 	return smtptest.Serve(t, listen(t, "tcp"), func(c net.Conn) {
-		_ = c.SetDeadline(time.Now().Add(2 * patience))
+		_ = c.SetDeadline(time.Now().Add(6 * patience))
 		f(c)
 	}).Addr()
 }
