@@ -437,7 +437,7 @@ func same(name, theirs, ours string) bool { return theirs == ours || near(name, 
 
 // near reports whether two values that depend on the time, or on who logs them,
 // have the same shape and, if they are times of a session, differ by less than
-// a second for each server. Numbers are counters, and must be positive.
+// the pauses of the scenes. Numbers are counters, and must be positive.
 func near(name, theirs, ours string) bool {
 	name = strings.TrimPrefix(name, "json ")
 	switch {
@@ -456,7 +456,7 @@ func near(name, theirs, ours string) bool {
 	for i := range a {
 		x, err := strconv.ParseFloat(a[i], 64)
 		y, err2 := strconv.ParseFloat(b[i], 64)
-		tolerance := 1.0
+		tolerance := 1.4
 		if name == "msec" {
 			tolerance = patience.Seconds()
 		}

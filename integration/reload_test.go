@@ -253,7 +253,7 @@ func TestSessionKeepsItsSettings(t *testing.T) {
 	patient := upstream("mail", server(a.Addr())) + proxy(client.Addr, "mail")
 	p := smtptest.Start(t, patient)
 	old := hold(t, client, 1)[0]
-	reload(t, p, upstream("other", server(b.Addr()))+proxy(client.Addr, "other", "proxy_timeout = '1s'"))
+	reload(t, p, upstream("other", server(b.Addr()))+proxy(client.Addr, "other", "proxy_timeout = '3s'"))
 	young := hold(t, client, 1)[0]
 	require.Equal(t, "b", nameIn(young.Greeting()))
 	reload(t, p, patient)
