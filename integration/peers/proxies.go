@@ -19,8 +19,8 @@ func SMTPSink(t testing.TB, options ...string) *Daemon {
 }
 
 // NginxStream starts an nginx with one worker and the given content of its
-// stream block, which must listen on addr, and waits until it does; get addr
-// from ReserveAddr. It stops when the test ends.
+// stream block, which must listen on addr, and waits until it does and has its
+// worker; get addr from ReserveAddr. It stops when the test ends.
 func NginxStream(t testing.TB, addr, stream string) *Daemon {
 	t.Helper()
 	dir := tempDir(t, "nginx")
@@ -35,7 +35,10 @@ stream {
 %s
 }
 `, NginxStreamModule(t), filepath.Join(dir, "pid"), stream))
-	return startDaemon(t, "nginx", dir, addr, []string{Path(t, "nginx"), "-e", "stderr", "-p", dir, "-c", conf})
+	d := startDaemon(t, "nginx", dir, addr, []string{Path(t, "nginx"), "-e", "stderr", "-p", dir, "-c", conf})
+	const processes = 2
+	d.await("without its worker", func() bool { return len(d.PIDs()) == processes })
+	return d
 }
 
 // NginxStreamModule returns the path of what nginx must load to have a stream
