@@ -120,7 +120,7 @@ func TestBrokenNginxConf(t *testing.T) {
 	p := smtptest.Launch{Credential: nobody, Args: []string{"-c", path}}.Start(t, "# not read: the last -c counts\n")
 	p.Ready()
 	ours := []string{port, strconv.Itoa(six), fresh[strings.LastIndex(fresh, ":")+1:], "2626"}
-	descriptors, listening := smtptest.FDs(t, p.Pid()), map[string]string{}
+	descriptors, listening := settledFDs(t, p), map[string]string{}
 	smtptest.Eventually(t, patience, "two listeners", func() bool {
 		listening = listeners(t, ours, dir)
 		return len(listening) == 2

@@ -53,14 +53,14 @@ func TestServersFailUnderLoad(t *testing.T) {
 				cycles  = 5
 				down    = 1500 * time.Millisecond // in each
 				up      = 500 * time.Millisecond
-				longest = 5 * time.Second // wait for a greeting: a server that is silent is left after 700 ms
+				longest = 5 * time.Second // wait for a greeting: a server that is silent is left after a second
 			)
 			hosts := []*host{newHost(t, "a"), newHost(t, "b"), newHost(t, "c")}
 			seen := &lives{ended: map[string][]life{}}
 			client := &ledger.Client{Addr: freeAddr(t), Rate: 60, Mails: 4, Dial: seen.dial}
 			p := smtptest.Start(t, workers(2)+verbose+
 				checkedUpstream("mail", "", hosts[0].entry(), hosts[1].entry(), hosts[2].entry())+
-				proxy(client.Addr, "mail", "proxy_connect_timeout = '700ms'", "smtp_greeting_timeout = '700ms'"))
+				proxy(client.Addr, "mail", "proxy_connect_timeout = '1s'", "smtp_greeting_timeout = '1s'"))
 
 			stop := run(t, client)
 			more(t, client, 50)

@@ -146,7 +146,7 @@ func TestQueueIsFair(t *testing.T) {
 			}
 		})
 	}
-	base := len(smtptest.FDs(t, p.Pid()))
+	base := len(settledFDs(t, p))
 	inside := func(n int) {
 		smtptest.Eventually(t, patience, "clients wait", func() bool { return len(smtptest.FDs(t, p.Pid())) >= base+n+slots })
 	}
@@ -184,7 +184,7 @@ func wait(t testing.TB, addr string) (net.Conn, *bufio.Reader) {
 
 // waits waits until the program has n descriptors more than at first.
 func waits(t testing.TB, p *smtptest.Process) func(n int) {
-	base := len(smtptest.FDs(t, p.Pid()))
+	base := len(settledFDs(t, p))
 	return func(n int) {
 		t.Helper()
 		smtptest.Eventually(t, patience, fmt.Sprintf("%d clients wait", n), func() bool { return len(smtptest.FDs(t, p.Pid())) >= base+n })
