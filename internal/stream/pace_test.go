@@ -114,7 +114,7 @@ func (x transfer) run(t *testing.T) func() (rate float64, err error) {
 // and if reads are not cut to the rate (the small ones are exceeded at once).
 func TestRate(t *testing.T) {
 	t.Parallel()
-	const tries = 8
+	const tries = 5
 	var todo []transfer
 	for _, down := range []bool{false, true} {
 		todo = append(todo, transfer{rate: 100, down: down}, transfer{rate: 20_000, down: down},
