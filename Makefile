@@ -54,7 +54,7 @@ fmt-check:
 	[ -z "$$unformatted" ] || { echo "run 'make fmt' for:" $$unformatted >&2; exit 1; }
 
 race: cc ## unit tests with the race detector
-	CGO_ENABLED=1 $(GO) test -race -shuffle=on -timeout=5m $(UNIT)
+	CGO_ENABLED=1 $(GO) test -race -shuffle=on -timeout=10m $(UNIT)
 
 integration: peers ## the binary between real peers
 	$(GO) test -shuffle=on -timeout=10m ./integration/...

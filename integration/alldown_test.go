@@ -27,7 +27,8 @@ import (
 // hundred, one packet that has to be sent again: that takes a second when it is
 // the last of the handshake, without which the program knows of no client. More
 // are lost for fewer than one in a hundred. The clock starts at the client
-// when it is connected, so what delays that does not count.
+// when it is connected, so what delays that does not count. A busy machine has
+// as much more time as it is found to be late.
 //
 // Fails if a client's connection is closed as soon as the reply is written,
 // which answers what an early talker has said by a reset, and if servers that
@@ -42,6 +43,7 @@ func TestAllServersDown(t *testing.T) {
 		budget      = time.Second
 		slack       = 100 * time.Millisecond
 		failTimeout = time.Second
+		hops        = 4 // to the program and back, each of which a busy machine may make late
 	)
 	for i, test := range []struct {
 		name, fails, lines string
@@ -74,8 +76,11 @@ func TestAllServersDown(t *testing.T) {
 			tick := time.NewTicker(pace)
 			defer tick.Stop()
 			begun, used := time.Now(), smtptest.CPU(t, p.Pid())
-			for i := range clients {
+			var late time.Duration // how late this process was at most
+			for i, last := 0, begun; i < clients; i++ {
 				<-tick.C
+				now := time.Now()
+				late, last = max(late, now.Sub(last)-pace), now
 				go func() {
 					took, err := comeInVain(t.Context(), link, addr, i%2 == 0)
 					results <- result{took, err}
@@ -95,18 +100,19 @@ func TestAllServersDown(t *testing.T) {
 			share := float64(smtptest.CPU(t, p.Pid())-used) / float64(time.Since(begun))
 			wait := smtptest.Summarize(waits)
 			toFar, toNear := link.Stats()
-			t.Logf("421: %v; %.1f %% of a processor; lost on the way: %d of %d packets to clients, %d of %d from them",
-				wait, 100*share, toFar.Dropped, toFar.Sent, toNear.Dropped, toNear.Sent)
+			t.Logf("421: %v, by up to %v late; %.1f %% of a processor; lost on the way: %d of %d packets to clients, %d of %d from them",
+				wait, late, 100*share, toFar.Dropped, toFar.Sent, toNear.Dropped, toNear.Sent)
 			require.Zero(t, failed, "clients that did not read a whole 421 and the end, of %d", clients)
-			require.LessOrEqual(t, wait.P50, 2*delay+budget+2*slack)
-			require.LessOrEqual(t, wait.P99, 2*delay+budget+slack+again)
+			busy := hops * late
+			require.LessOrEqual(t, wait.P50, 2*delay+budget+2*slack+busy)
+			require.LessOrEqual(t, wait.P99, 2*delay+budget+slack+again+busy)
 			require.Less(t, share, 0.1, "of a processor")
 
 			// Times of failures are whole seconds, and a client may be waiting
 			// for the server that is still down.
 			test.up(t, b)
 			back := time.Now()
-			smtptest.Eventually(t, failTimeout+time.Second+budget+slack, "a client has the server that is back", func() bool {
+			smtptest.Eventually(t, failTimeout+time.Second+budget+slack+patience/2, "a client has the server that is back", func() bool {
 				return visits(t, addr, 1) == "b"
 			})
 			t.Logf("first good session %v after a server was back", time.Since(back))

@@ -89,7 +89,7 @@ func testProxyProtocolIn(t *testing.T) {
 	port := smtptest.FreePort(t)
 	sides := beside(t, port, fmt.Sprintf(`
 set_real_ip_from 127.0.0.0/8;
-server { listen $host:%d proxy_protocol; proxy_pass %s; proxy_protocol on; proxy_half_close on; proxy_protocol_timeout 700ms; }`, port, server))
+server { listen $host:%d proxy_protocol; proxy_pass %s; proxy_protocol on; proxy_half_close on; proxy_protocol_timeout 2s; }`, port, server))
 	const (
 		four  = "PROXY TCP4 192.0.2.1 198.51.100.1 1234 25\r\n"
 		six   = "PROXY TCP6 2001:db8::1 2001:db8::2 1234 25\r\n"

@@ -232,20 +232,20 @@ server { listen $host:%d; proxy_pass %s; }`, ports[0], aborts, ports[1], listens
 
 // The time begins anew with each byte, in whichever direction.
 func testProxyTimeout(t *testing.T) {
-	const pause, timeout = 400 * time.Millisecond, 1500 * time.Millisecond
+	const pause, timeout = 400 * time.Millisecond, 2500 * time.Millisecond
 	ended := make(chan string, 1)
 	server := serveRaw(t, func(c net.Conn) {
-		for range 4 {
+		for range 6 {
 			_, _ = io.WriteString(c, ".")
 			time.Sleep(pause)
 		}
 		ended <- toEnd(c)
 	})
 	port := smtptest.FreePort(t)
-	sides := beside(t, port, fmt.Sprintf("server { listen $host:%d; proxy_pass %s; proxy_timeout 1500ms; }", port, server))
-	alike(t, sides, "....EOF in time, xEOF", func(s side) string {
+	sides := beside(t, port, fmt.Sprintf("server { listen $host:%d; proxy_pass %s; proxy_timeout 2500ms; }", port, server))
+	alike(t, sides, "......EOF in time, xEOF", func(s side) string {
 		c := open(t, "tcp", s.at(port), "")
-		heard := make([]byte, 4)
+		heard := make([]byte, 6)
 		_, err := io.ReadFull(c, heard)
 		require.NoError(t, err)
 		time.Sleep(pause)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -181,7 +182,16 @@ func TestSameServersAsNginx(t *testing.T) {
 	for first := 0; first < sets; first += setsAtATime {
 		n := min(setsAtATime, sets-first)
 		t.Run(fmt.Sprintf("%d-%d", first, first+n-1), func(t *testing.T) {
-			sessions += pool.compare(t, random, n)
+			all := make([]set, n)
+			for i := range all {
+				all[i] = pool.draw(random)
+			}
+			for tries := 0; len(all) > 0; tries++ {
+				require.Less(t, tries, 5, "nginx takes refused connections for made ones each time")
+				var done int
+				done, all = pool.compare(t, all)
+				sessions += done
+			}
 		})
 	}
 	t.Logf("%d sets of servers, %d sessions through each, %v", sets, sessions, time.Since(begun).Round(time.Millisecond))
@@ -219,13 +229,11 @@ func newPool(t *testing.T) *pool {
 	return p
 }
 
-// compare makes n sets, and runs the sessions of each through both sides. It
-// returns how many there were for each.
-func (p *pool) compare(t *testing.T, random *rand.Rand, n int) (sessions int) {
-	all := make([]set, n)
+// compare runs the sessions of each set through both sides. It returns how many
+// there were for each, and the sets that have to be compared again.
+func (p *pool) compare(t *testing.T, all []set) (sessions int, again []set) {
 	var stream strings.Builder
 	for i := range all {
-		all[i] = p.draw(random)
 		all[i].port = smtptest.FreePort(t)
 		fmt.Fprintf(&stream, "upstream set%[1]d {\n%[2]s}\nserver {\n    listen $host:%[3]d;\n    proxy_pass set%[1]d;\n%[4]s}\n",
 			i, all[i].servers, all[i].port, all[i].lines)
@@ -238,10 +246,24 @@ func (p *pool) compare(t *testing.T, random *rand.Rand, n int) (sessions int) {
 			names[j], err = p.play(side.at(s.port), s.steps)
 			require.NoError(t, err, "set %d at %s\n%v", i, side.name, s)
 		}
+		if names[0] != names[1] && mistaken(sides[0], s.port) {
+			t.Logf("set %d: nginx has taken a refused connection for a made one", i)
+			again = append(again, s)
+			continue
+		}
 		require.Equal(t, names[0], names[1], "set %d\n%v", i, s)
 		sessions += s.sessions()
 	}
-	return sessions
+	return sessions, again
+}
+
+// mistaken reports whether nginx's log has a session at a port that went on with
+// a connection which was about to be refused. Where the kernel is late to refuse,
+// nginx tells the events of a closed connection from those of the next one that
+// has its number by a single bit, which is the same again after two.
+func mistaken(nginx side, port int) bool {
+	const said = `recv\(\) failed \(111: Connection refused\) while proxying .* server: %s,`
+	return regexp.MustCompile(fmt.Sprintf(said, regexp.QuoteMeta(nginx.at(port)))).MatchString(nginx.log())
 }
 
 // A set is the servers of an upstream and what happens to them.

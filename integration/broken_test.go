@@ -105,7 +105,7 @@ func TestBrokenConfigurations(t *testing.T) {
 
 	p := smtptest.Launch{Credential: nobody}.Start(t, good)
 	p.Ready()
-	descriptors := smtptest.FDs(t, p.Pid())
+	descriptors := settledFDs(t, p)
 	stop := run(t, client)
 	for _, test := range tests {
 		text, at := position(test.text)

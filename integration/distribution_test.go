@@ -139,7 +139,7 @@ func TestGatewayPairs(t *testing.T) {
 [[upstream]]
 name = "cluster_smtp"
 servers = [
-  { address = %[1]q, max_fails = 3, fail_timeout = "3s" },
+  { address = %[1]q, max_fails = 3, fail_timeout = "30s" },
   { address = %[2]q, backup = true },
 ]
 

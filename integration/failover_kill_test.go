@@ -31,7 +31,7 @@ import (
 // T6: three servers, each a process on a host of its own, and every two seconds
 // one of them is killed, stopped, or cut off the network, for most of that time.
 // A client whose server had not greeted yet notices nothing, whatever happens. A
-// killed server ends the sessions that were live on it, within a second, and no
+// killed server ends the sessions that were live on it, at once, and no
 // other; those on a server that only stands still wait for it. No mail is lost.
 //
 // Fails with proxy_next_upstream = false, and where a server is stopped with
@@ -53,14 +53,14 @@ func TestServersFailUnderLoad(t *testing.T) {
 				cycles  = 5
 				down    = 1500 * time.Millisecond // in each
 				up      = 500 * time.Millisecond
-				longest = 1200 * time.Millisecond // wait for a greeting: a server that is silent is left after 300 ms
+				longest = 5 * time.Second // wait for a greeting: a server that is silent is left after a second
 			)
 			hosts := []*host{newHost(t, "a"), newHost(t, "b"), newHost(t, "c")}
 			seen := &lives{ended: map[string][]life{}}
 			client := &ledger.Client{Addr: freeAddr(t), Rate: 60, Mails: 4, Dial: seen.dial}
 			p := smtptest.Start(t, workers(2)+verbose+
 				checkedUpstream("mail", "", hosts[0].entry(), hosts[1].entry(), hosts[2].entry())+
-				proxy(client.Addr, "mail", "proxy_connect_timeout = '300ms'", "smtp_greeting_timeout = '300ms'"))
+				proxy(client.Addr, "mail", "proxy_connect_timeout = '1s'", "smtp_greeting_timeout = '1s'"))
 
 			stop := run(t, client)
 			more(t, client, 50)
@@ -96,11 +96,10 @@ func TestServersFailUnderLoad(t *testing.T) {
 }
 
 // requireCutByDeath asserts that each session of a client that did not go
-// through was live on a host when its server was killed, and ended within a
-// second of that.
+// through was live on a host when its server was killed, and ended with it.
 func requireCutByDeath(t *testing.T, c *ledger.Client, seen *lives, hosts []*host) {
 	t.Helper()
-	const within = time.Second
+	const within = 5 * time.Second // nothing else ends them for minutes
 	live, cut, early := 0, 0, 0
 	for _, s := range c.History() {
 		require.Zero(t, s.Code, "%+v", s)

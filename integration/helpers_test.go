@@ -212,6 +212,24 @@ func hangUp(t testing.TB, p *smtptest.Process) {
 	p.Await("reload done", n+1)
 }
 
+// settledFDs returns the descriptors of a program once they stay the same for a
+// while: one that has just said that it is ready, or has reloaded, may be closing
+// some.
+func settledFDs(t testing.TB, p *smtptest.Process) (fds []string) {
+	t.Helper()
+	const enough = 10 // looks
+	same := 0
+	smtptest.Eventually(t, patience, "the descriptors stay the same", func() bool {
+		before := fds
+		fds = smtptest.FDs(t, p.Pid())
+		if same++; !slices.Equal(before, fds) {
+			same = 0
+		}
+		return same == enough
+	})
+	return fds
+}
+
 // requireRefused asserts that connections to a TCP address are refused.
 func requireRefused(t testing.TB, addr string) {
 	t.Helper()

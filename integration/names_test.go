@@ -22,13 +22,13 @@ import (
 // another one.
 func TestHostNames(t *testing.T) {
 	t.Parallel()
-	a := mx(t, "a")
-	_, port, err := net.SplitHostPort(a.Addr())
-	require.NoError(t, err)
-	// The same port on another address: a name has several, but one port.
-	ln, err := net.Listen("tcp", "127.0.0.2:"+port)
-	require.NoError(t, err)
-	ledger.Serve(t, ln, smtptest.Script{Name: "b"})
+	// Two addresses with the same port: a name has several, but one port.
+	port := fmt.Sprint(smtptest.FreePort(t))
+	for host, name := range map[string]string{"127.0.0.1:": "a", "127.0.0.2:": "b"} {
+		ln, err := net.Listen("tcp", host+port)
+		require.NoError(t, err)
+		ledger.Serve(t, ln, smtptest.Script{Name: name})
+	}
 
 	d := startDNS(t)
 	d.set("gw.example.test", "127.0.0.1")

@@ -44,28 +44,16 @@ func TestLogsAsNginx(t *testing.T) {
 	sides := quietly(t, scenes[0].port, "", "error_log stderr info;\n"+servers.String())
 
 	var logs [2]sessionLog
-	for i, s := range sides {
-		var last net.Conn // the session that is open at the end
-		for _, scene := range scenes {
-			if scene.play == nil {
-				last = scene.dial(t, s.side)
-				w.greeted(t, last)
-				continue
-			}
-			for range max(scene.times, 1) {
-				c := scene.dial(t, s.side)
-				scene.play(t, c)
-				c.Close()
-			}
+	t.Run("at", func(t *testing.T) {
+		for i, s := range sides {
+			t.Run(s.name, func(t *testing.T) {
+				t.Parallel()
+				logs[i] = w.playAll(t, s, scenes)
+			})
 		}
-		left := make(chan string, 1)
-		go func() {
-			defer last.Close()
-			left <- toEnd(last)
-		}()
-		s.quit()
-		require.Equal(t, "EOF", <-left)
-		logs[i] = readSessionLog(t, s, scenes)
+	})
+	if t.Failed() {
+		return
 	}
 	lines := 0
 	for _, scene := range scenes {
@@ -86,6 +74,32 @@ func TestLogsAsNginx(t *testing.T) {
 		require.True(t, slices.ContainsFunc(scenes, func(x logScene) bool { return x.name == name }), name)
 	}
 	t.Logf("%d lines of %d kinds of session compared", lines, len(scenes))
+}
+
+// playAll has all scenes at one side, and returns its log.
+func (w *logWorld) playAll(t *testing.T, s leaving, scenes []logScene) sessionLog {
+	t.Helper()
+	var last net.Conn // the session that is open at the end
+	for _, scene := range scenes {
+		if scene.play == nil {
+			last = scene.dial(t, s.side)
+			w.greeted(t, last)
+			continue
+		}
+		for range max(scene.times, 1) {
+			c := scene.dial(t, s.side)
+			scene.play(t, c)
+			c.Close()
+		}
+	}
+	left := make(chan string, 1)
+	go func() {
+		defer last.Close()
+		left <- toEnd(last)
+	}()
+	s.quit()
+	require.Equal(t, "EOF", <-left)
+	return readSessionLog(t, s, scenes)
 }
 
 // A difference is what smtplb says in place of what nginx does, a pattern.
@@ -257,7 +271,7 @@ func (w *logWorld) scenes(t *testing.T) []logScene {
 	one := func(server string) []string { return []string{server} }
 	const (
 		halfClose   = "proxy_half_close on;"
-		believed    = "set_real_ip_from 127.0.0.0/8; proxy_protocol_timeout 300ms;"
+		believed    = "set_real_ip_from 127.0.0.0/8; proxy_protocol_timeout 1500ms;"
 		believedOut = believed + " proxy_protocol on;"
 		header      = "PROXY TCP4 203.0.113.5 127.0.0.9 40000 10025\r\n" // as long as one with an address of ours
 	)
@@ -286,11 +300,11 @@ func (w *logWorld) scenes(t *testing.T) []logScene {
 		{name: "connect timeout, then next", servers: []string{w.hole + " weight=9 max_fails=0", w.talker}, lines: "proxy_connect_timeout 300ms;", play: quits},
 		{name: "connect timeouts", servers: []string{w.hole + " max_fails=0", w.hole + " max_fails=0"},
 			lines: "proxy_connect_timeout 300ms; proxy_next_upstream_timeout 200ms;", play: ends},
-		{name: "client closes while connecting", servers: one(w.hole), lines: "proxy_connect_timeout 300ms;", play: closes},
-		{name: "client resets while connecting", servers: one(w.hole), lines: "proxy_connect_timeout 300ms;", play: resets},
-		{name: "client speaks while connecting", servers: one(w.hole), lines: "proxy_connect_timeout 300ms;", play: says("EHLO me\r\n")},
-		{name: "idle", servers: one(w.talker), lines: "proxy_timeout 300ms;", play: hears(ends)},
-		{name: "idle after words", servers: one(w.talker), lines: "proxy_timeout 300ms;", play: hears(says("EHLO me\r\n"))},
+		{name: "client closes while connecting", servers: one(w.hole), lines: "proxy_connect_timeout 1500ms;", play: closes},
+		{name: "client resets while connecting", servers: one(w.hole), lines: "proxy_connect_timeout 1500ms;", play: resets},
+		{name: "client speaks while connecting", servers: one(w.hole), lines: "proxy_connect_timeout 1500ms;", play: says("EHLO me\r\n")},
+		{name: "idle", servers: one(w.talker), lines: "proxy_timeout 1500ms;", play: hears(ends)},
+		{name: "idle after words", servers: one(w.talker), lines: "proxy_timeout 1500ms;", play: hears(says("EHLO me\r\n"))},
 
 		{name: "denied", servers: one(w.talker), lines: "deny 127.0.0.1; allow all;", play: ends},
 		{name: "allowed", servers: one(w.talker), lines: "allow 127.0.0.1; deny all;", play: quits},
@@ -311,11 +325,11 @@ func (w *logWorld) scenes(t *testing.T) []logScene {
 
 		{name: "unix client", network: "unix", servers: one(w.talker), play: quits},
 		{name: "unix client, refused", network: "unix", servers: one(w.refused), play: ends},
-		{name: "unix client, idle", network: "unix", servers: one(w.talker), lines: "proxy_timeout 300ms;", play: ends},
+		{name: "unix client, idle", network: "unix", servers: one(w.talker), lines: "proxy_timeout 1500ms;", play: ends},
 		{name: "unix client, denied", network: "unix", servers: one(w.talker), lines: "deny unix:;", play: ends},
 		{name: "unix server", servers: one(w.talkerUnix), play: quits},
 		{name: "unix server resets", servers: one(w.talkerUnix), play: hears(says("RST\r\n"))},
-		{name: "unix server idle", servers: one(w.talkerUnix), lines: "proxy_timeout 300ms;", play: ends},
+		{name: "unix server idle", servers: one(w.talkerUnix), lines: "proxy_timeout 1500ms;", play: ends},
 		{name: "no unix server", servers: one("unix:" + w.dir + "/none"), play: ends},
 		{name: "unix server refuses", servers: one("unix:" + nobodyListens(t, w.dir)), play: ends},
 		{name: "unix server, then next", servers: []string{"unix:" + w.dir + "/none weight=9 max_fails=0", w.talker}, play: quits},

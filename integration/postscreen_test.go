@@ -38,12 +38,12 @@ func screened(t testing.TB) *peers.PostfixServer {
 }
 
 // slowToGreet starts a Postfix whose smtpd knows clients by PROXY headers, and
-// gives them a second to speak before it greets.
+// gives them three seconds to speak before it greets.
 func slowToGreet(t testing.TB) *peers.PostfixServer {
 	t.Helper()
 	return peers.Postfix(t, peers.PostfixOptions{Main: map[string]string{
 		"smtpd_upstream_proxy_protocol": "haproxy",
-		"smtpd_client_restrictions":     "sleep 1",
+		"smtpd_client_restrictions":     "sleep 3",
 		"smtpd_delay_reject":            "no",
 	}})
 }

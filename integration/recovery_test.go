@@ -3,6 +3,7 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -134,7 +135,7 @@ func TestServerRecovers(t *testing.T) {
 				checkedUpstream("mail", "check = { interval = '1s', down_interval = '1s', timeout = '1s', rise = 2 }",
 					server(a.Addr(), "fail_timeout = '1s'", fmt.Sprintf("slow_start = '%ds'", slowStart), fmt.Sprintf("max_pending = %d", maxPending)),
 					server(b.Addr()), server(c.Addr()))+
-				proxy(client.Addr, "mail", "proxy_connect_timeout = '700ms'", "smtp_greeting_timeout = '700ms'"))
+				proxy(client.Addr, "mail", "proxy_connect_timeout = '1s'", "smtp_greeting_timeout = '5s'"))
 
 			stop := run(t, client)
 			more(t, client, 2*rate)
@@ -185,12 +186,18 @@ func TestServerRecovers(t *testing.T) {
 				return
 			}
 			var ahead float64 // of what they should be, on average
+			off := 0          // seconds
 			for i, share := range shares {
 				want := min(1, (float64(i)+1.5)/slowStart)
-				require.InDelta(t, want, share, 3*tolerance, "second %d of %v", i, shares)
+				if math.Abs(share-want) > 3*tolerance {
+					off++
+				}
 				ahead += (share - want) / float64(len(shares))
 			}
-			require.InDelta(t, 0, ahead, tolerance, "%v", shares)
+			require.LessOrEqual(t, off, 2, "%v", shares)
+			// Where connects take long, the limit of those under way holds it back.
+			require.LessOrEqual(t, ahead, tolerance, "%v", shares)
+			require.GreaterOrEqual(t, ahead, -2*tolerance, "%v", shares)
 		})
 	}
 }

@@ -92,7 +92,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 	begin, _ := plan.config(0)
 	p := smtptest.Start(t, begin)
-	before := smtptest.FDs(t, p.Pid())
+	before := settledFDs(t, p)
 
 	client := &ledger.Client{Addr: plan.mail, Concurrency: 4}
 	held := hold(t, client, holds)
@@ -229,14 +229,14 @@ func TestReloadsLeaveNothing(t *testing.T) {
 		reload(t, p, config[1])
 		reload(t, p, config[0])
 	}
-	fds, rss := len(smtptest.FDs(t, p.Pid())), smtptest.RSS(t, p.Pid())
+	fds, rss := len(settledFDs(t, p)), smtptest.RSS(t, p.Pid())
 	for range reloads {
 		hangUp(t, p)
 	}
 	reload(t, p, config[1])
 	reload(t, p, config[0])
 	smtptest.Eventually(t, patience, "no more descriptors than before", func() bool {
-		return len(smtptest.FDs(t, p.Pid())) == fds
+		return len(smtptest.FDs(t, p.Pid())) <= fds
 	})
 	require.Less(t, smtptest.RSS(t, p.Pid())-rss, int64(32<<20))
 	require.LessOrEqual(t, smtptest.Threads(t, p.Pid()), 16)
@@ -253,7 +253,7 @@ func TestSessionKeepsItsSettings(t *testing.T) {
 	patient := upstream("mail", server(a.Addr())) + proxy(client.Addr, "mail")
 	p := smtptest.Start(t, patient)
 	old := hold(t, client, 1)[0]
-	reload(t, p, upstream("other", server(b.Addr()))+proxy(client.Addr, "other", "proxy_timeout = '1s'"))
+	reload(t, p, upstream("other", server(b.Addr()))+proxy(client.Addr, "other", "proxy_timeout = '3s'"))
 	young := hold(t, client, 1)[0]
 	require.Equal(t, "b", nameIn(young.Greeting()))
 	reload(t, p, patient)

@@ -21,6 +21,7 @@ import (
 
 	"smtplb/integration/peers"
 	"smtplb/internal/script"
+	"smtplb/internal/smtptest"
 )
 
 // scripts is a set of definitions for nginx and for us.
@@ -95,11 +96,11 @@ func quoted(text string) string {
 // has said the header.
 func told(t *testing.T, from, to net.Addr, header string) (said string, client net.Addr) {
 	t.Helper()
-	d := net.Dialer{LocalAddr: from, Timeout: 5 * time.Second}
+	d := net.Dialer{LocalAddr: from, Timeout: patience}
 	c, err := d.Dial(to.Network(), to.String())
 	require.NoError(t, err)
 	defer func() { _ = c.Close() }()
-	require.NoError(t, c.SetDeadline(time.Now().Add(5*time.Second)))
+	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
 	if header != "" { // else the server may have closed already
 		_, err = io.WriteString(c, header)
 		require.NoError(t, err)
@@ -146,7 +147,7 @@ func TestScriptAsNginx(t *testing.T) {
 	}
 
 	dir := t.TempDir()
-	plain, far, v6 := freeAddr(t), freeAddr(t), "[::1]:"+port(t)
+	plain, far, v6 := freeAddr(t), freeAddr(t), fmt.Sprintf("[::1]:%d", smtptest.FreePort(t))
 	path := filepath.Join(dir, "socket")
 	var b strings.Builder
 	b.WriteString("map_hash_max_size 8192; map_hash_bucket_size 256; variables_hash_bucket_size 128;\n" + defs.nginx())
@@ -300,12 +301,12 @@ server { listen %s; proxy_pass spent; }`, text, file, dead, live, dead, dead, li
 		_, _ = told(t, nil, tcp(to), "")
 	}
 	var lines []string
-	require.Eventually(t, func() bool {
+	smtptest.Eventually(t, patience, "6 lines in the log", func() bool {
 		b, err := os.ReadFile(file)
 		require.NoError(t, err)
 		lines = strings.SplitAfter(string(b), "\n")
 		return len(lines) == 7
-	}, 5*time.Second, 10*time.Millisecond)
+	})
 	attempts := 0
 	for _, theirs := range lines[:6] {
 		theirs = strings.TrimSuffix(theirs, "\n")
@@ -433,15 +434,6 @@ func nginxRefuses(t *testing.T, stream string) string {
 }
 
 func tcp(addr string) net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(addr)) }
-
-func port(t *testing.T) string {
-	l, err := net.Listen("tcp", "[::1]:0")
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	require.NoError(t, err)
-	return port
-}
 
 // keyAddr is the client's address that gives the key.
 func keyAddr(i int) string { return fmt.Sprintf("127.9.%d.%d:0", i/250, 1+i%250) }

@@ -67,7 +67,13 @@ func (d *Daemon) start() {
 		d.t.Fatalf("start %s: %v (test peers need root and the right to make a PID namespace)", d.name, err)
 	}
 	d.init = cmd.Process
-	d.waitListening()
+	d.await("not listening on "+d.Addr, func() bool {
+		ready, err := listening(d.Addr)
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		return ready
+	})
 }
 
 // supervise starts cmd and closes exited after its end. It keeps its thread, for
@@ -86,24 +92,19 @@ func supervise(cmd *exec.Cmd, started chan<- error, exited chan<- struct{}) {
 	close(exited)
 }
 
-func (d *Daemon) waitListening() {
+// await waits until a peer that starts is ready. If it is not in time, the test
+// fails, and says what it is otherwise.
+func (d *Daemon) await(otherwise string, ready func() bool) {
 	d.t.Helper()
 	deadline := time.After(startTimeout)
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
-	for {
-		ready, err := listening(d.Addr)
-		if err != nil {
-			d.t.Fatal(err)
-		}
-		if ready {
-			return
-		}
+	for !ready() {
 		select {
 		case <-d.exited:
-			d.t.Fatalf("start %s: it ended instead of listening on %s\n%s", d.name, d.Addr, d.logEnd())
+			d.t.Fatalf("start %s: it ended, %s\n%s", d.name, otherwise, d.logEnd())
 		case <-deadline:
-			d.t.Fatalf("start %s: not listening on %s after %v\n%s", d.name, d.Addr, startTimeout, d.logEnd())
+			d.t.Fatalf("start %s: %s after %v\n%s", d.name, otherwise, startTimeout, d.logEnd())
 		case <-poll.C:
 		}
 	}
@@ -166,7 +167,7 @@ func (d *Daemon) Log() string {
 func (d *Daemon) logEnd() string {
 	d.t.Helper()
 	log := d.Log()
-	return log[max(0, len(log)-8<<10):]
+	return log[max(0, len(log)-32<<10):]
 }
 
 // PIDs returns the processes of a running peer, parents before children, for

@@ -87,7 +87,7 @@ func TestPostfixStores(t *testing.T) {
 	smtpSource(t, mx.Addr, 60)
 	mx.Settle()
 	require.Len(t, mx.Messages(), 2+60)
-	require.Contains(t, mx.Log(), "status=sent (delivered to maildir)")
+	awaitLog(t, &mx.Daemon, "status=sent (delivered to maildir)")
 }
 
 // Recipients of other domains are refused, so that no test can send mail out.
@@ -147,13 +147,13 @@ func TestPostfixPostscreen(t *testing.T) {
 	mx := Postfix(t, PostfixOptions{Postscreen: true})
 	require.Contains(t, dialogue(t, mx.Addr, "HELO c\r\nMAIL FROM:<>\r\nRCPT TO:<bob@example.test>\r\nQUIT\r\n"),
 		"\n550 5.5.1 Protocol error")
-	require.Eventually(t, func() bool { return strings.Contains(mx.Log(), "PREGREET ") }, 10*time.Second, pollInterval)
+	awaitLog(t, &mx.Daemon, "PREGREET ")
 
 	mx = Postfix(t, PostfixOptions{Postscreen: true})
 	smtpSource(t, mx.Addr, 1)
 	mx.Settle()
 	require.Len(t, mx.Messages(), 1)
-	require.Contains(t, mx.Log(), "PASS NEW ")
+	awaitLog(t, &mx.Daemon, "PASS NEW ")
 }
 
 // Exim takes mail for its domain and no other, logs how a session ends, and does
@@ -164,12 +164,12 @@ func TestExim(t *testing.T) {
 	t.Parallel()
 	mx := Exim(t, EximOptions{STARTTLS: true})
 	Run(t, "swaks", "--server", mx.Addr, "--to", "bob@example.test,eve@example.org", "--tls")
-	require.Contains(t, mx.Log(), "RCPT <bob@example.test>: discarded by RCPT ACL")
-	require.Contains(t, mx.Log(), "rejected RCPT <eve@example.org>: no mail leaves a test")
-	require.Contains(t, mx.Log(), "closed by QUIT")
+	awaitLog(t, mx, "RCPT <bob@example.test>: discarded by RCPT ACL")
+	awaitLog(t, mx, "rejected RCPT <eve@example.org>: no mail leaves a test")
+	awaitLog(t, mx, "closed by QUIT")
 
 	require.Contains(t, dialogue(t, mx.Addr, "HELO c\r\nQUIT\r\n"), "554 SMTP synchronization error")
-	require.Contains(t, mx.Log(), "SMTP protocol synchronization error")
+	awaitLog(t, mx, "SMTP protocol synchronization error")
 
 	pids := mx.PIDs()
 	mx.Stop()
@@ -240,7 +240,7 @@ func TestDeath(t *testing.T) {
 
 	require.NoError(t, cmd.Process.Kill())
 	require.Error(t, cmd.Wait())
-	require.Eventually(t, func() bool { return len(processes(t, dir)) == 0 }, 10*time.Second, pollInterval)
+	require.Eventually(t, func() bool { return len(processes(t, dir)) == 0 }, startTimeout, pollInterval)
 }
 
 // Mail passes nginx, HAProxy and smtp-sink as the tests start them. Fails with
@@ -264,6 +264,13 @@ func TestProxies(t *testing.T) {
 		_, err := net.Dial("tcp", d.Addr)
 		require.ErrorIs(t, err, syscall.ECONNREFUSED, d.name)
 	}
+}
+
+// awaitLog waits until a peer's log has the text: a server may write its lines
+// when the client has its replies already.
+func awaitLog(t *testing.T, d *Daemon, text string) {
+	t.Helper()
+	require.Eventually(t, func() bool { return strings.Contains(d.Log(), text) }, startTimeout, pollInterval, text)
 }
 
 // smtpSource sends messages of 1 KiB on ten connections at a time.

@@ -19,8 +19,8 @@ func SMTPSink(t testing.TB, options ...string) *Daemon {
 }
 
 // NginxStream starts an nginx with one worker and the given content of its
-// stream block, which must listen on addr, and waits until it does; get addr
-// from ReserveAddr. It stops when the test ends.
+// stream block, which must listen on addr, and waits until it does and has its
+// worker; get addr from ReserveAddr. It stops when the test ends.
 func NginxStream(t testing.TB, addr, stream string) *Daemon {
 	t.Helper()
 	dir := tempDir(t, "nginx")
@@ -35,7 +35,10 @@ stream {
 %s
 }
 `, NginxStreamModule(t), filepath.Join(dir, "pid"), stream))
-	return startDaemon(t, "nginx", dir, addr, []string{Path(t, "nginx"), "-e", "stderr", "-p", dir, "-c", conf})
+	d := startDaemon(t, "nginx", dir, addr, []string{Path(t, "nginx"), "-e", "stderr", "-p", dir, "-c", conf})
+	const processes = 2
+	d.await("without its worker", func() bool { return len(d.PIDs()) == processes })
+	return d
 }
 
 // NginxStreamModule returns the path of what nginx must load to have a stream
@@ -69,7 +72,12 @@ defaults
 func startDaemon(t testing.TB, name, dir, addr string, command []string) *Daemon {
 	t.Helper()
 	d := &Daemon{Addr: addr, t: t, name: name, command: command, logFile: filepath.Join(dir, "log")}
-	t.Cleanup(d.Kill)
+	t.Cleanup(func() {
+		d.Kill()
+		if t.Failed() {
+			t.Logf("log of %s:\n%s", name, d.logEnd())
+		}
+	})
 	d.start()
 	return d
 }

@@ -213,7 +213,9 @@ func TestCloseBlocked(t *testing.T) {
 	}
 	require.True(t, q.Wait(patience))
 	require.NotZero(t, l.Dropped())
-	require.LessOrEqual(t, reports.Len(), 1)
+	// One at the end, and one before if the writing goroutine came so late that
+	// lines had no room.
+	require.LessOrEqual(t, reports.Len(), 2)
 	l.Write([]byte("late"))
 	l.Release()
 	_, err := s.Open(Target{Path: path})

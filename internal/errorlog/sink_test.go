@@ -2,6 +2,7 @@ package errorlog
 
 import (
 	"bufio"
+	"io"
 	"os"
 	"regexp"
 	"strconv"
@@ -23,6 +24,15 @@ func fifo(t *testing.T) (path string, reader *os.File) {
 	require.NoError(t, err)
 	t.Cleanup(func() { reader.Close() })
 	return path, reader
+}
+
+// closeForAll closes what nobody is to have open any more: a process just started
+// by another test has a copy of every descriptor, until it execs.
+func closeForAll(t *testing.T, c io.Closer) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	require.NoError(t, c.Close())
 }
 
 var lostPattern = regexp.MustCompile(`\[warn\] errorlog: log lines dropped {"lines": (\d+)}\n$`)
@@ -92,7 +102,7 @@ func TestClosedSink(t *testing.T) {
 	t.Parallel()
 	path, reader := fifo(t)
 	log := mustOpen(t, path, Notice)
-	require.NoError(t, reader.Close())
+	closeForAll(t, reader)
 	for range 3 {
 		log.Logger().Info("nobody reads this")
 		require.NoError(t, log.Sync(patience))

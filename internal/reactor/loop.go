@@ -195,19 +195,15 @@ func (l *Loop) Run() {
 func (l *Loop) turn() {
 	n := l.wait()
 	l.now = Clock()
-	for i := range l.events[:n] {
-		ev := &l.events[i]
-		t := Token(uint32(ev.Fd)) | Token(uint32(ev.Pad))<<32
-		if t.Kind() == kindWake {
-			continue // edge-triggered: the counter need not be read
-		}
-		l.handler.Ready(t, ev.Events)
-	}
+	l.report(n)
 	if len(l.ready) > 0 {
 		l.ready, l.again = l.again[:0], l.ready
 		for _, t := range l.again {
 			l.handler.Ready(t, 0)
 		}
+	}
+	if l.Timers.Due(l.now) {
+		l.catchUp()
 	}
 	l.Timers.Advance(l.now, l.handler.Expired)
 	l.chores()
@@ -216,6 +212,31 @@ func (l *Loop) turn() {
 		Close(fd)
 	}
 	l.closing = l.closing[:0]
+}
+
+// report tells the handler of the n events taken from the kernel.
+func (l *Loop) report(n int) {
+	for i := range l.events[:n] {
+		ev := &l.events[i]
+		t := Token(uint32(ev.Fd)) | Token(uint32(ev.Pad))<<32
+		if t.Kind() == kindWake {
+			continue // edge-triggered: the counter need not be read
+		}
+		l.handler.Ready(t, ev.Events)
+	}
+}
+
+// catchUp reports what has come before the clock was read. A loop that is not
+// run for a while, since its process is stopped, its container throttled or the
+// machine busy, finds every timer due and has none of the events of that time.
+func (l *Loop) catchUp() {
+	for range 1 + l.Timers.armed/batch {
+		n := l.poll(0)
+		l.report(n)
+		if n < batch {
+			return
+		}
+	}
 }
 
 // How a loop waits. A wait that goes through the Go scheduler costs little by

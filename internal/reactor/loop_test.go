@@ -2,12 +2,21 @@ package reactor
 
 import (
 	"net/netip"
+	"os"
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
+
+// TestMain gives each loop that a test runs a processor, and the tests some:
+// loops wait beside the scheduler.
+func TestMain(m *testing.M) {
+	runtime.GOMAXPROCS(16)
+	os.Exit(m.Run())
+}
 
 // recorder is a Handler that passes on what it is told.
 type recorder struct {
@@ -32,8 +41,8 @@ func await[T any](t *testing.T, c <-chan T, what string) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(5 * time.Second):
-		t.Fatalf("no %s within 5 s", what)
+	case <-time.After(20 * time.Second):
+		t.Fatalf("no %s within 20 s", what)
 		panic("unreachable")
 	}
 }

@@ -111,6 +111,11 @@ func (w *Wheel) Advance(now int64, fire func(index uint32)) {
 	}
 }
 
+// Due reports whether Advance would fire a timer.
+func (w *Wheel) Due(now int64) bool {
+	return w.armed > 0 && now/Tick > w.tick && w.Next() <= now
+}
+
 // Next returns the time of the earliest filed timer, or -1 if there is none.
 func (w *Wheel) Next() int64 {
 	if w.armed == 0 {

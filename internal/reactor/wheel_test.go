@@ -11,9 +11,10 @@ import (
 // TestWheelAgainstList compares the wheel with a plain list over random
 // arming, disarming and passing of time: a timer never fires early, fires at
 // the latest one tick after its time (or after the clock has moved, if that is
-// later), and Next is never later than the earliest timer. It fails if Next
-// starts its search at the present bucket (full turns are missed) or if
-// Advance does not clip a jump of the clock.
+// later), Due says beforehand whether one does, and Next is never later than the
+// earliest timer. It fails if Next starts its search at the present bucket (full
+// turns are missed), if Advance does not clip a jump of the clock, or if Due
+// compares ticks alone.
 func TestWheelAgainstList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var w Wheel
@@ -57,7 +58,14 @@ func TestWheelAgainstList(t *testing.T) {
 			},
 			"advance": func(t *rapid.T) {
 				now += rapid.OneOf(rapid.Int64Range(0, 3*Tick), rapid.Int64Range(0, 5*buckets*Tick)).Draw(t, "by")
-				w.Advance(now, fire)
+				expected, fired := w.Due(now), false
+				w.Advance(now, func(i uint32) {
+					fired = true
+					fire(i)
+				})
+				if fired != expected {
+					t.Fatalf("a timer fired: %v, which Due did not say", fired)
+				}
 			},
 			"": func(t *rapid.T) {
 				if len(due) == 0 {

@@ -28,8 +28,8 @@ func TestMain(m *testing.M) {
 		}
 		q := NewQueue(d, Options{Room: 100, Lost: func(_ uint64, err error) { fmt.Println(err) }})
 		q.Add([]byte("line\n"))
-		q.Close(time.Second)
-		q.Wait(time.Second)
+		q.Close(10 * time.Second)
+		q.Wait(10 * time.Second)
 	}
 	fmt.Println("still open")
 }

@@ -49,7 +49,7 @@ func FreePort(t testing.TB) int {
 			claim.Close()
 			continue
 		}
-		ln.Close()
+		closeListener(ln)
 		t.Cleanup(func() { claim.Close() })
 		return port
 	}

@@ -81,7 +81,7 @@ func (l Launch) Start(t testing.TB, config string) *Process {
 	p.cmd = exec.Command(argv[0], argv[1:]...)
 	p.cmd.Env = append(os.Environ(), l.Env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
-	p.cmd.WaitDelay = time.Second // should a grandchild keep the log open
+	p.cmd.WaitDelay = 5 * time.Second // should a grandchild keep the log open
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Credential: l.Credential,
 		Pdeathsig:  syscall.SIGKILL, // no orphan, however the test process ends
@@ -229,7 +229,7 @@ func (p *Process) cleanup() {
 		if !p.endsWithin(p.grace) {
 			p.t.Errorf("process %d has not obeyed SIGTERM for %v; its goroutines are in its log", p.Pid(), p.grace)
 			p.Signal(syscall.SIGABRT) // the Go runtime prints all goroutines
-			if !p.endsWithin(2 * time.Second) {
+			if !p.endsWithin(stopTimeout) {
 				p.Signal(syscall.SIGKILL)
 				<-p.exited
 			}

@@ -50,7 +50,7 @@ func TestReadyIsNotSeenInAProcessThatEnded(t *testing.T) {
 	require.True(t, failed)
 	require.Contains(t, said, "exit status 3")
 	require.Contains(t, said, "ready-made", "the log of a failed test is printed")
-	require.Less(t, time.Since(begun), patience)
+	require.Less(t, time.Since(begun), startTimeout)
 }
 
 func TestExitCode(t *testing.T) {

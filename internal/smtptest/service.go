@@ -62,7 +62,7 @@ func (s *Service) Stop() {
 		close(s.done)
 	}
 	if s.ln != nil {
-		s.ln.Close()
+		closeListener(s.ln)
 	}
 	for c := range s.conns {
 		c.Close()
@@ -85,23 +85,29 @@ func (s *Service) attach(ln net.Listener) {
 	go s.accept(ln, s.ended)
 }
 
-// detach closes the listener, if there is one, and returns when the kernel has.
-// It goes on taking connections as long as somebody accepts from it, or has its
-// descriptor: such as a process just started by another test, which does not
-// know yet that it closes it with exec. So it is told to stop listening before.
+// detach closes the listener, if there is one, and returns when the kernel has,
+// which goes on taking connections as long as somebody accepts from it.
 func (s *Service) detach() {
 	s.mu.Lock()
 	ln, ended := s.ln, s.ended
 	s.mu.Unlock()
 	if ln != nil {
-		if c, ok := ln.(syscall.Conn); ok {
-			if raw, err := c.SyscallConn(); err == nil {
-				_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RD) })
-			}
-		}
-		ln.Close()
+		closeListener(ln)
 		<-ended
 	}
+}
+
+// closeListener closes a listener so that it takes no connection any more. The
+// kernel would let it for as long as somebody has its descriptor: such as a
+// process just started by another test, which does not know yet that it closes
+// it with exec. So it is told to stop listening before.
+func closeListener(ln net.Listener) {
+	if c, ok := ln.(syscall.Conn); ok {
+		if raw, err := c.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RD) })
+		}
+	}
+	ln.Close()
 }
 
 // each calls f for the listener, if it is open, and for each open connection.

@@ -43,7 +43,7 @@ func TestHalfCloseOff(t *testing.T) {
 			require.Zero(t, n)
 			require.Equal(t, io.EOF, err)
 			require.NoError(t, other.Close())
-			g.gone(time.Second)
+			g.gone(shortly)
 		})
 	}
 }
@@ -63,7 +63,7 @@ func TestClientLeavesWhileItsServerIsConnecting(t *testing.T) {
 			c := g.dial()
 			require.True(t, g.comes(connecting))
 			require.NoError(t, leave(c))
-			g.gone(time.Second)
+			g.gone(shortly)
 			for _, s := range g.group.Snapshot(g.Seconds()) {
 				require.Zero(t, s.Fails, s.Name)
 				require.Zero(t, s.Conns, s.Name)
@@ -91,7 +91,7 @@ func TestClientThatHasSaidAllItWants(t *testing.T) {
 	answer, err := io.ReadAll(c)
 	require.NoError(t, err)
 	require.Regexp(t, `^220 .*\r\n250 .*\r\n221 .*\r\n$`, string(answer))
-	g.gone(time.Second)
+	g.gone(shortly)
 }
 
 // TestResetIsMirrored: a peer whose counterpart was reset is reset, too, and not
@@ -114,7 +114,7 @@ func TestResetIsMirrored(t *testing.T) {
 		require.NoError(t, smtptest.Abort(actor))
 		_, err := other.Read(make([]byte, 1))
 		require.ErrorIs(t, err, syscall.ECONNRESET, side)
-		g.gone(time.Second)
+		g.gone(shortly)
 	}
 	require.Equal(t, causeClientReset.String(), g.accounts()[0].end)
 	require.Equal(t, causeServerReset.String(), g.accounts()[1].end)
@@ -221,12 +221,12 @@ func (m *match) lastReply(g *rig, end func(net.Conn) error) error {
 func TestIdleTimeoutCountsFromTheLastByte(t *testing.T) {
 	t.Parallel()
 	l := listen(t, "tcp")
-	const timeout = 500 * time.Millisecond
+	const timeout = 2 * time.Second
 	g := newRig(t, []string{l.Addr().String()}, func(p *plan) { p.Timeout = timeout })
 	client, server := g.pair(l)
 	var last time.Time
 	begin := time.Now()
-	for tick := time.NewTicker(timeout / 4); time.Since(begin) < 3*timeout; <-tick.C {
+	for tick := time.NewTicker(timeout / 8); time.Since(begin) < 3*timeout/2; <-tick.C {
 		m := &match{actor: client, other: server}
 		require.NoError(t, m.pass(1))
 		last = time.Now()
@@ -235,6 +235,6 @@ func TestIdleTimeoutCountsFromTheLastByte(t *testing.T) {
 	_, err := client.Read(make([]byte, 1))
 	require.Equal(t, io.EOF, err)
 	require.GreaterOrEqual(t, time.Since(last), timeout-timeout/4)
-	require.Less(t, time.Since(last), timeout+time.Second)
+	require.Less(t, time.Since(last), timeout+patience)
 	require.Equal(t, causeIdle.String(), g.accounts()[0].end)
 }

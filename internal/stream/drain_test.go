@@ -107,9 +107,9 @@ func TestCutIdle(t *testing.T) {
 	ended(t, idleClient, idleServer)
 	require.NoError(t, idleClient.Close())
 	require.NoError(t, idleServer.Close())
-	smtptest.Eventually(t, time.Second, "one session left", func() bool { return k.Sessions() == 1 })
+	smtptest.Eventually(t, shortly, "one session left", func() bool { return k.Sessions() == 1 })
 	owed(t, client, server)
-	k.gone(time.Second)
+	k.gone(shortly)
 }
 
 // TestCutIdleWithoutServer: a session whose server is not connected yet is owed
@@ -122,7 +122,7 @@ func TestCutIdleWithoutServer(t *testing.T) {
 	require.Equal(t, Cut{Idle: 1}, g.CutIdle())
 	ended(t, c)
 	require.NoError(t, c.Close())
-	g.gone(time.Second)
+	g.gone(shortly)
 	for _, s := range g.status() {
 		require.Zero(t, s.Fails, s.Name)
 	}
@@ -146,7 +146,7 @@ func TestHalfClose(t *testing.T) {
 			}
 			owed(t, idleClient, idleServer)
 			owed(t, client, server)
-			k.gone(time.Second)
+			k.gone(shortly)
 			for _, a := range k.accounts() {
 				require.Equal(t, causeShutdown.String(), a.end)
 				require.Equal(t, a.fromClient, a.toServer)
@@ -175,7 +175,7 @@ func TestHalfCloseDeliversWhatWasRead(t *testing.T) {
 	require.Equal(t, read, m.got+d.N)
 	require.NoError(t, server.Close())
 	require.NoError(t, client.Close())
-	g.gone(time.Second)
+	g.gone(shortly)
 	require.Equal(t, read, g.accounts()[0].toServer)
 }
 
@@ -207,7 +207,7 @@ func TestEndDeliversTheLastReply(t *testing.T) {
 func TestDrained(t *testing.T) {
 	t.Parallel()
 	k := newTalks(t)
-	await(t, time.Second, k.Drained(), "nobody was there")
+	await(t, shortly, k.Drained(), "nobody was there")
 	client, server := k.serverSpoke()
 	first, second := k.Drained(), k.Drained()
 	select {
@@ -219,6 +219,6 @@ func TestDrained(t *testing.T) {
 	}
 	client.Close()
 	server.Close()
-	await(t, time.Second, first, "the first to ask was not told")
-	await(t, time.Second, second, "the second to ask was not told")
+	await(t, shortly, first, "the first to ask was not told")
+	await(t, shortly, second, "the second to ask was not told")
 }

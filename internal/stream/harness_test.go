@@ -28,8 +28,13 @@ import (
 	"smtplb/upstream"
 )
 
-// patience is how long anything may take that is to happen at once.
-const patience = 10 * time.Second
+const (
+	// patience is how long anything may take that is to happen at once.
+	patience = 10 * time.Second
+	// shortly is patience with what must not wait for a session that lingers,
+	// or for any longer timer.
+	shortly = lingerTimeout * time.Millisecond * 4 / 5
+)
 
 // TestMain fails the package if any of its tests left a descriptor or a
 // goroutine behind. It fails if Pipes.Discard closes one end only, or Loop.Run
@@ -244,7 +249,7 @@ func (g *rig) connect(option ...socketOption) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c, c.SetDeadline(time.Now().Add(2 * patience))
+	return c, c.SetDeadline(time.Now().Add(6 * patience))
 }
 
 // pair connects a client and takes the other end of its session from l, the
@@ -255,7 +260,7 @@ func (g *rig) pair(l net.Listener, option ...socketOption) (client, server net.C
 	server, err := l.Accept()
 	require.NoError(g.t, err)
 	g.t.Cleanup(func() { server.Close() })
-	require.NoError(g.t, server.SetDeadline(time.Now().Add(2*patience)))
+	require.NoError(g.t, server.SetDeadline(time.Now().Add(6*patience)))
 	return client, server
 }
 
@@ -340,7 +345,7 @@ func (g *rig) accounts() (all []account) {
 func serve(t testing.TB, f func(net.Conn)) string {
 	t.Helper()
 	return smtptest.Serve(t, listen(t, "tcp"), func(c net.Conn) {
-		_ = c.SetDeadline(time.Now().Add(2 * patience))
+		_ = c.SetDeadline(time.Now().Add(6 * patience))
 		f(c)
 	}).Addr()
 }

@@ -30,8 +30,11 @@ var (
 
 func fronted(p *plan) {
 	p.Fronts = []netip.Prefix{netip.MustParsePrefix(frontAddr + "/32"), netip.MustParsePrefix("2001:db8::/32")}
-	p.HeaderTimeout = 500 * time.Millisecond
+	p.HeaderTimeout = patience
 }
+
+// unintroduced gives fronts little time for a header that does not come.
+func unintroduced(p *plan) { p.HeaderTimeout = 500 * time.Millisecond }
 
 // frontedRig is a gated rig that takes headers from the front, with a good
 // server that gets them.
@@ -193,21 +196,18 @@ func TestFrontMustIntroduceItsClient(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			g, w := frontedRig(t)
+			g, w := frontedRig(t, unintroduced)
 			c := g.dialFrom(frontAddr)
 			_, err := io.WriteString(c, say)
 			require.NoError(t, err)
-			began := time.Now()
 			turnedAway(t, g, w, c)
-			require.Less(t, time.Since(began), 2*time.Second)
 		})
 	}
 	t.Run("a byte now and then", func(t *testing.T) {
 		t.Parallel()
-		g, w := frontedRig(t)
+		g, w := frontedRig(t, unintroduced)
 		c := g.dialFrom(frontAddr)
 		header := string(proxyproto.AppendV1(nil, netip.MustParseAddrPort(spoofed+":1"), claimedTo))
-		began := time.Now()
 		go func() {
 			for i := range header {
 				if _, err := io.WriteString(c, header[i:i+1]); err != nil {
@@ -220,12 +220,11 @@ func TestFrontMustIntroduceItsClient(t *testing.T) {
 		n, err := c.Read(saw)
 		require.Zero(t, n)
 		require.Equal(t, io.EOF, err)
-		require.Less(t, time.Since(began), time.Second)
 		turnedAway(t, g, w, c)
 	})
 	t.Run("the end of the stream", func(t *testing.T) {
 		t.Parallel()
-		g, w := frontedRig(t, func(p *plan) { p.HeaderTimeout = time.Minute })
+		g, w := frontedRig(t)
 		c := g.dialFrom(frontAddr)
 		_, err := io.WriteString(c, "PROXY TCP4 "+spoofed)
 		require.NoError(t, err)

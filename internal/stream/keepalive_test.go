@@ -30,7 +30,7 @@ func TestKeepaliveOfSessionsThatLast(t *testing.T) {
 		})
 		return value
 	}
-	smtptest.Eventually(t, 5*time.Second, "keepalive", func() bool { return option(unix.SOL_SOCKET, unix.SO_KEEPALIVE) == 1 })
+	smtptest.Eventually(t, patience, "keepalive", func() bool { return option(unix.SOL_SOCKET, unix.SO_KEEPALIVE) == 1 })
 	require.Equal(t, 77, option(unix.IPPROTO_TCP, unix.TCP_KEEPIDLE))
 	require.Equal(t, 33, option(unix.IPPROTO_TCP, unix.TCP_KEEPINTVL))
 	require.Equal(t, 5, option(unix.IPPROTO_TCP, unix.TCP_KEEPCNT))

@@ -148,14 +148,12 @@ func newGreetingCell(t *testing.T, r row, column string, v HeaderVersion) *greet
 	}
 	c.next = newWitness(t, good)
 	c.rig = newRig(t, []string{addr, c.next.addr}, gated, tell(v), backups, func(p *plan) {
-		// No time is to run out, on however slow a machine, but where that is
-		// what the greetingCell is about.
-		p.NextTimeout = 2 * patience
-		if r.name != "SYN dropped" || column == leaver {
-			p.ConnectTimeout = patience
+		// No time is to run out but where that is what the greetingCell is about.
+		if r.name == "SYN dropped" && column != leaver {
+			p.ConnectTimeout = gateTimeout
 		}
-		if r.name != "silent" || column != quiet {
-			p.Gate.Timeout = patience
+		if r.name == "silent" && column == quiet {
+			p.Gate.Timeout = gateTimeout
 		}
 	})
 	c.local = netip.MustParseAddrPort(c.port.name)
@@ -188,8 +186,9 @@ func (c *greetingCell) run() error {
 		return fmt.Errorf("%d sessions are left", c.Sessions())
 	}
 	if len(c.teased) > 0 {
-		if took := smtptest.Summarize(c.teased); took.P50 > 50*time.Millisecond || took.Max >= teaserRest {
-			return fmt.Errorf("teaser relayed after %v", took)
+		// Of a busy machine the fastest tells.
+		if took := smtptest.Summarize(c.teased); c.teased[0] > 50*time.Millisecond || took.P50 >= teaserRest {
+			return fmt.Errorf("teaser relayed after %v at the least, %v", c.teased[0], took)
 		}
 	}
 	return c.checkFails()
@@ -254,7 +253,7 @@ func (c *greetingCell) session() error {
 	if err != nil || saw != want {
 		return fmt.Errorf("want %q, got %q (%w)", want, saw, err)
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > patience {
 		return fmt.Errorf("greeted after %v", took)
 	}
 	if want != "" {
@@ -355,7 +354,7 @@ func (c *greetingCell) leave() error {
 	ended := c.ended()
 	conn.Close()
 	began := time.Now()
-	if !soon(func() bool { return c.ended() > ended || c.name == "refused" }) || time.Since(began) > time.Second {
+	if !soon(func() bool { return c.ended() > ended || c.name == "refused" }) || time.Since(began) > shortly {
 		return fmt.Errorf("the session ended after %v", time.Since(began))
 	}
 	if c.first == nil {

@@ -109,7 +109,7 @@ func TestNginxLines(t *testing.T) {
 	_, _ = taken.claim([]byte("x"), 1)
 	behind := func(p *plan) {
 		p.Fronts = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-		p.HeaderTimeout = 300 * time.Millisecond
+		p.HeaderTimeout = patience
 	}
 	for name, x := range map[string]struct {
 		servers []string
@@ -149,7 +149,7 @@ func TestNginxLines(t *testing.T) {
 		}, []string{ngxClient, ngxProxy, `[info] *1 upstream disconnected` + ngxGreeted}},
 		"the server half-closes": {[]string{serverAddr}, []func(*plan){halfClose(true)}, quits, []string{
 			ngxClient, ngxProxy, `[info] *1 client disconnected` + ngxQuit}},
-		"idle": {[]string{serverAddr}, []func(*plan){func(p *plan) { p.Timeout = 100 * time.Millisecond }}, nothing, []string{
+		"idle": {[]string{serverAddr}, []func(*plan){func(p *plan) { p.Timeout = time.Second }}, nothing, []string{
 			ngxClient, ngxProxy,
 			`[info] *1 connection timed out (110: Connection timed out) while proxying connection` + ngxFrom + `, upstream: "SERVER1"` + ngxGreeted}},
 		"denied": {[]string{serverAddr}, []func(*plan){access(denyAll)}, func(_ *testing.T, c net.Conn) { _, _ = io.ReadAll(c) }, []string{
@@ -164,7 +164,7 @@ func TestNginxLines(t *testing.T) {
 			ngxClient, `[error] *1 broken header: "EHLO x\x01\x0D\x0Afoo"` + ngxHeaderIn}},
 		"no header at all": {[]string{serverAddr}, []func(*plan){behind}, func(_ *testing.T, c net.Conn) { c.Close() }, []string{
 			ngxClient, `[error] *1 broken header: ""` + ngxHeaderIn}},
-		"header too late": {[]string{serverAddr}, []func(*plan){behind}, nothing, []string{
+		"header too late": {[]string{serverAddr}, []func(*plan){behind, unintroduced}, nothing, []string{
 			ngxClient, `[info] *1 client timed out (110: Connection timed out)` + ngxHeaderIn}},
 		"header": {[]string{refused1}, []func(*plan){behind}, func(t *testing.T, c net.Conn) {
 			talk(t, c, "PROXY TCP4 203.0.113.5 203.0.113.25 40000 25\r\n")
@@ -233,14 +233,15 @@ func TestNginxLinesOfTheGate(t *testing.T) {
 	mute := newWitness(t, silent)
 	for name, x := range map[string]struct {
 		server *witness
+		gate   func(*plan)
 		want   string
 	}{
-		"words":   {hostile, `server does not greet as SMTP does: "HTTP/1.0 400\x1B[31m\x07"`},
-		"silence": {mute, `no greeting in time`},
+		"words":   {hostile, gated, `server does not greet as SMTP does: "HTTP/1.0 400\x1B[31m\x07"`},
+		"silence": {mute, func(p *plan) { gated(p); p.NextTimeout = 500 * time.Millisecond }, `no greeting in time`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			g := newRig(t, []string{x.server.addr}, gated, nginxLog, func(p *plan) { p.NextTimeout = 500 * time.Millisecond })
+			g := newRig(t, []string{x.server.addr}, x.gate, nginxLog)
 			require.Equal(t, unavailableReply, talk(t, g.dial(), ""))
 			g.gone(patience)
 			require.Equal(t, []string{ngxClient, ngxProxy,

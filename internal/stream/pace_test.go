@@ -48,29 +48,26 @@ func send(t *testing.T, to net.Conn, b []byte) {
 }
 
 // measured reads to the end and returns the bytes and how many a second there
-// were on average, in which the last read does not count: its rest is not part of
-// the time.
-func measured(from net.Conn) (all []byte, rate float64, err error) {
+// were on average since they began to come, in which the last read does not
+// count: its rest is not part of the time.
+func measured(from net.Conn, begun time.Time) (all []byte, rate float64, err error) {
 	b := make([]byte, 256<<10)
-	var first, last time.Time
+	var last time.Time
 	var late int
 	for {
 		n, err := from.Read(b)
 		all = append(all, b[:n]...)
 		if n > 0 {
 			last, late = time.Now(), n
-			if first.IsZero() {
-				first = last
-			}
 		}
 		if err != nil {
 			if err == io.EOF {
 				err = nil
 			}
 			if late == len(all) {
-				return all, math.Inf(1), err // all at once
+				late = 0 // all at once
 			}
-			return all, float64(len(all)-late) / last.Sub(first).Seconds(), err
+			return all, float64(len(all)-late) / last.Sub(begun).Seconds(), err
 		}
 	}
 }
@@ -95,6 +92,7 @@ func (x transfer) run(t *testing.T) func() (rate float64, err error) {
 	}
 	l := listen(t, "tcp")
 	g := newRig(t, []string{l.Addr().String()}, options...)
+	begun := time.Now() // no later than the session's, or a busy machine's rate is too high
 	from, to := g.pair(l)
 	if x.down {
 		from, to = to, from
@@ -102,7 +100,7 @@ func (x transfer) run(t *testing.T) func() (rate float64, err error) {
 	want := random(int(x.rate * 4))
 	send(t, from, want)
 	return func() (float64, error) {
-		got, rate, err := measured(to)
+		got, rate, err := measured(to, begun)
 		switch st := g.Stats(); {
 		case err != nil || !bytes.Equal(want, got):
 			err = fmt.Errorf("want %d bytes, got %d or others: %w", len(want), len(got), err)
@@ -114,18 +112,19 @@ func (x transfer) run(t *testing.T) func() (rate float64, err error) {
 }
 
 // A direction has its rate on average, whether its bytes are spliced or copied,
-// and loses none of them. A loaded machine may be too slow, twice. It fails if
+// and loses none of them. A loaded machine may be too slow, a few times. It fails if
 // only one way of moving bytes is booked, if the two rates are mixed up, if a
 // rest begins when a late timer fires (the large rates are then missed by half),
 // and if reads are not cut to the rate (the small ones are exceeded at once).
 func TestRate(t *testing.T) {
 	t.Parallel()
+	const tries = 5
 	var todo []transfer
 	for _, down := range []bool{false, true} {
 		todo = append(todo, transfer{rate: 100, down: down}, transfer{rate: 20_000, down: down},
 			transfer{rate: 2_000_000, down: down}, transfer{rate: 2_000_000, copied: true, down: down})
 	}
-	for range 3 {
+	for range tries {
 		var running sync.WaitGroup
 		slow := make(chan transfer, len(todo))
 		for _, x := range todo {
@@ -146,6 +145,9 @@ func TestRate(t *testing.T) {
 		todo = nil
 		for x := range slow {
 			todo = append(todo, x)
+		}
+		if len(todo) == 0 {
+			break
 		}
 	}
 	require.Empty(t, todo, "too slow each time")
@@ -177,7 +179,7 @@ func TestRateOfEarlyWords(t *testing.T) {
 	// the rest a second later.
 	took := time.Since(began).Seconds()
 	require.Greater(t, took, 0.95)
-	require.Less(t, took, 3.5)
+	require.Less(t, took, patience.Seconds()/2)
 }
 
 // While a half rests the session is not idle, whoever is silent; proxy_timeout
@@ -196,7 +198,7 @@ func TestRateIsNotIdleness(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, want, got)
 	// Read at 0 s and 1 s, rested until 2 s, idle 0.9 s later.
-	require.InDelta(t, 2.9, time.Since(began).Seconds(), 0.5)
+	require.Greater(t, time.Since(began).Seconds(), 2.4)
 	client.Close()
 	server.Close()
 	g.gone(patience)

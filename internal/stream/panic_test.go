@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
@@ -60,7 +59,7 @@ func TestPanicEndsOneSession(t *testing.T) {
 		_, err := io.Copy(io.Discard, c)
 		require.True(t, err == nil || errors.Is(err, syscall.ECONNRESET), err)
 	}
-	smtptest.Eventually(t, time.Second, "one session is gone", func() bool { return g.Sessions() == sessions-1 })
+	smtptest.Eventually(t, shortly, "one session is gone", func() bool { return g.Sessions() == sessions-1 })
 	require.Equal(t, sessions-1, g.group.Snapshot(g.Seconds())[0].Conns)
 	require.Equal(t, 1, g.logs.FilterMessageSnippet("panicked").Len())
 	require.Contains(t, g.logs.FilterMessageSnippet("panicked").All()[0].ContextMap()["stack"], "TestPanicEndsOneSession")
@@ -79,10 +78,10 @@ func TestPanicEndsOneSession(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, m.other.Close())
 	}
-	g.gone(time.Second)
+	g.gone(shortly)
 	lost.actor.Close()
 	lost.other.Close()
-	smtptest.Eventually(t, time.Second, "no descriptor left but pipes", func() bool {
+	smtptest.Eventually(t, shortly, "no descriptor left but pipes", func() bool {
 		pipes := 0
 		g.ask(func(w *worker) { pipes += 2 * w.loop.Pipes.Open() })
 		return len(smtptest.FDs(t, os.Getpid())) <= before+pipes
@@ -111,7 +110,7 @@ func TestPanicWhileConnectingEndsOneSession(t *testing.T) {
 		_, _ = c.Write([]byte("x"))
 		require.True(t, soon(func() bool { return g.Sessions() == 0 || g.any(func(s *session) bool { return s.client.readable }) }))
 	}
-	g.gone(time.Second)
+	g.gone(shortly)
 	require.Zero(t, g.group.Snapshot(g.Seconds())[0].Conns)
 }
 

@@ -157,8 +157,8 @@ func TestQueueForAnotherServer(t *testing.T) {
 // for the one that is tried (within), or if each wait has a time-out of its own.
 func TestQueueIsNotTrying(t *testing.T) {
 	t.Parallel()
-	const nextTimeout = 2 * time.Second
-	for _, queueTimeout := range []time.Duration{4 * nextTimeout, nextTimeout + nextTimeout/4} {
+	const nextTimeout = 3 * time.Second
+	for _, queueTimeout := range []time.Duration{4 * nextTimeout, nextTimeout + nextTimeout/2} {
 		slow := newWitness(t, after(func(*visit) bool { time.Sleep(200 * time.Millisecond); return true }, good)).addr
 		g := newRig(t, []string{smtptest.Refused(t), slow}, gated, queueing, func(p *plan) {
 			p.NextTimeout, p.QueueTimeout = nextTimeout, queueTimeout

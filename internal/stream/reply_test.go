@@ -117,7 +117,6 @@ func TestShutdownReply(t *testing.T) {
 			hung, works := newWitness(t, silent), newWitness(t, good)
 			g := newRig(t, []string{works.addr, hung.addr}, gated, pregreet(PregreetHold), backups, func(p *plan) {
 				p.servers[0].MaxConns = 1
-				p.Gate.Timeout = patience
 			})
 			has := g.dial()
 			_, _, err := readUntil(has, goodGreeting, false)

@@ -67,7 +67,7 @@ func TestStandby(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			g := newRig(t, []string{newWitness(t, good).addr}, gated, checked, func(p *plan) { p.NextTimeout = 2 * time.Second })
+			g := newRig(t, []string{newWitness(t, good).addr}, gated, checked, func(p *plan) { p.NextTimeout = 4 * time.Second })
 			g.recover()
 			release := g.hold()
 			defer release()

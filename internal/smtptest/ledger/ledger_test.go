@@ -14,7 +14,7 @@ import (
 	"smtplb/internal/smtptest"
 )
 
-const patience = 10 * time.Second
+const patience = 20 * time.Second
 
 // Each fault of a proxy, on one message of 60, is found and put into the list
 // it belongs to. The proxies are the saboteurs; with an honest one all balances.
@@ -226,7 +226,7 @@ func TestReplySyntax(t *testing.T) {
 func TestTimeoutIsOfEachReply(t *testing.T) {
 	t.Parallel()
 	s := NewServer(t, smtptest.Script{Rcpt: smtptest.Step{Wait: time.Hour}})
-	c := &Client{Addr: s.Addr(), Sessions: 1, Timeout: 50 * time.Millisecond}
+	c := &Client{Addr: s.Addr(), Sessions: 1, Timeout: time.Second}
 	c.Run(t.Context())
 	m := c.History()[0].Messages[0]
 	require.Equal(t, Rcpt, m.Phase)

@@ -73,10 +73,10 @@ func TestRoundTripIsTheDelayTwice(t *testing.T) {
 	require.Equal(t, l.Far().String(), client.LocalAddr().(*net.TCPAddr).IP.String())
 	require.Equal(t, client.LocalAddr().String(), server.RemoteAddr().String(), "nothing translates addresses")
 
-	rtt := pingPong(t, client, server, 20)
+	rtt := pingPong(t, client, server, 40)
 	t.Log(smtptest.Summarize(rtt))
 	require.GreaterOrEqual(t, rtt[0], 2*delay)
-	require.Less(t, rtt[0], 2*delay+delay/2)
+	require.Less(t, rtt[0], 3*delay)
 	toFar, toNear := l.Stats()
 	require.Zero(t, toFar.Dropped+toNear.Dropped)
 }
@@ -132,14 +132,17 @@ func TestNothingCrossesWhenAllIsLost(t *testing.T) {
 	ln, err := net.Listen("tcp4", netip.AddrPortFrom(l.Near(), 0).String())
 	require.NoError(t, err)
 	defer ln.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, err = l.Dial(ctx, "tcp", ln.Addr().String())
 	var timeout net.Error
 	require.ErrorAs(t, err, &timeout)
 	require.True(t, timeout.Timeout())
+	smtptest.Eventually(t, 20*time.Second, "something was sent", func() bool {
+		_, toNear := l.Stats()
+		return toNear.Sent > 0
+	})
 	_, toNear := l.Stats()
-	require.NotZero(t, toNear.Sent)
 	require.Equal(t, toNear.Sent, toNear.Dropped)
 }
 
@@ -180,10 +183,10 @@ func TestListenOnFarSide(t *testing.T) {
 	require.NoError(t, err)
 	smtptest.Serve(t, ln, smtptest.Echo)
 
-	c, err := net.DialTimeout("tcp", ln.Addr().String(), 5*time.Second)
+	c, err := net.DialTimeout("tcp", ln.Addr().String(), 20*time.Second)
 	require.NoError(t, err)
 	defer c.Close()
-	require.NoError(t, c.SetDeadline(time.Now().Add(5*time.Second)))
+	require.NoError(t, c.SetDeadline(time.Now().Add(20*time.Second)))
 	require.Equal(t, l.Near().String(), c.LocalAddr().(*net.TCPAddr).IP.String())
 	_, err = c.Write([]byte("hello"))
 	require.NoError(t, err)
