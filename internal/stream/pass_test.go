@@ -326,6 +326,32 @@ func TestPassForgetsAndCounts(t *testing.T) {
 	require.Zero(t, zone.keys())
 }
 
+// A session that the second port would not count goes on all the same, in a dry
+// run, and the first port still counts it.
+//
+// Fails if a limit that is reached gives back all claims of the session.
+func TestPassIntoADryRun(t *testing.T) {
+	t.Parallel()
+	d := newDiary(t)
+	first, second := NewZone("first", 32<<10), NewZone("second", 32<<10)
+	limit := limited(d, Limit{Zone: second, Key: d.value("$server_addr"), N: 1})
+	g := newRig(t, []string{newWitness(t, good).addr}, gated, d.keeps("$limit_conn_status"), limit, func(p *plan) { p.LimitDryRun = true })
+	in := g.another("127.0.0.1:0", func(r *Route) {
+		passing(g.port.socket.Addr(), g.port)(r)
+		r.Limits = []Limit{{Zone: first, Key: d.value("$remote_addr"), N: 1}}
+	})
+	for _, from := range []string{"127.0.0.1", "127.0.0.2"} {
+		greetingOf(t, g.dialPort(in, from))
+		require.Equal(t, 1, first.holds(from))
+		require.Equal(t, 1, second.holds("127.0.0.1"))
+	}
+	g.End()
+	g.gone(patience)
+	require.ElementsMatch(t, []string{"PASSED", "REJECTED_DRY_RUN"}, d.lines(2))
+	require.Zero(t, first.keys())
+	require.Zero(t, second.keys())
+}
+
 // A session keeps to the routes of the configuration that it began with, that of a
 // port which is closed since included.
 //

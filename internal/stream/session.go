@@ -323,7 +323,7 @@ func (w *worker) account(s *session) {
 	}
 	s.accounted = true
 	if s.record != nil {
-		s.record.unclaim()
+		s.record.unclaim(0)
 	}
 	if s.state == stateQueue {
 		w.leaveQueue(s)
