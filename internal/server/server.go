@@ -154,10 +154,10 @@ func (n *Next) Commit() {
 		}
 		live.plan, live.routes = p, routes
 		ports[addr] = live
-		for i, q := range p.covered {
-			n.plan.targets[q.options.Addr] = stream.Target{Port: live.port, Route: own[i].Route}
+		for _, q := range p.covered {
+			n.plan.targets[q.options.Addr] = stream.Target{Port: live.port, Routes: routes}
 		}
-		n.plan.targets[addr] = stream.Target{Port: live.port, Route: rest}
+		n.plan.targets[addr] = stream.Target{Port: live.port, Routes: routes}
 	}
 	for addr, live := range ports {
 		if _, running := s.ports[addr]; !running {

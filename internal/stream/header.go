@@ -89,8 +89,8 @@ func (w *worker) header(s *session) []byte {
 	if s.route.Header == NoHeader {
 		return nil
 	}
-	if !s.local.IsValid() && s.from.IsValid() && w.local.Local(int(s.client.fd)) == 0 {
-		s.local = w.local.TCP()
+	if !s.local.IsValid() && s.from.IsValid() {
+		s.local, _ = w.connectedTo(s)
 	}
 	if s.route.Header == HeaderV1 {
 		return proxyproto.AppendV1(w.buf[:0], s.from, s.local)

@@ -158,7 +158,9 @@ func (w *worker) begin(p *Port, fd int, from netip.AddrPort) *session {
 	s.client = end{fd: int32(fd), writable: true}
 	s.server.fd = -1
 	s.port, s.from = p, from
-	w.choose(s)
+	routes := p.routes.Load()
+	w.choose(s, routes, netip.Addr{})
+	s.setNoDelay(routes.rest.NoDelay) // that of the listening socket
 	s.route.Epoch.join(w)
 	s.started, s.active = now, now
 	s.number = w.engine.numbers.Add(1)
