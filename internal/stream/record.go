@@ -67,6 +67,7 @@ func (w *worker) returnRecord(s *session) {
 func (w *worker) forget(s *session) {
 	r := s.record
 	if r.vars != nil {
+		r.vars.End()
 		w.kept = append(w.kept, r.vars)
 		r.vars = nil
 	}
