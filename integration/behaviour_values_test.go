@@ -97,7 +97,8 @@ func addrSeen(c net.Conn) string {
 // A session goes to the upstream of that name, or to the address; to another
 // name only if another server has it with that port.
 //
-// Fails if an address is not taken for one, if an upstream is found by its name and
+// Fails if an address is not taken for one, if the name of an upstream has
+// letters other than of ASCII in lower case, if one is found by its name and
 // a port, or if a refused session is not refused in nginx's words.
 func testValuesOfPass(t *testing.T) {
 	named := func(name string) string {
@@ -108,7 +109,7 @@ func testValuesOfPass(t *testing.T) {
 	smtptest.Serve(t, openSocket(t, socket), func(c net.Conn) { _, _ = io.WriteString(c, "socket") })
 	known := "localhost:" + portIn(hosted)
 	values := []struct{ text, want string }{
-		{direct, "direct"}, {"GROUP", "group"}, {"unix:" + socket, "socket"}, {known, "hosted"}, {smtptest.Refused(t), ""},
+		{direct, "direct"}, {"GROUP", "group"}, {"GRÖUP", "group"}, {"unix:" + socket, "socket"}, {known, "hosted"}, {smtptest.Refused(t), ""},
 		{"group:25", ""}, {"localhost:1", ""}, {"localhost", ""}, {"", ""}, {"127.0.0.1", ""}, {"127.0.0.1:0", ""}, {"[::1", ""}, {"[::x]:1", ""},
 		{"[::1]", ""}, {"a/b:1", ""}, {":25", ""}, {"::1:25", ""}, {"unix:", ""}, {"unix:/none", ""}, {"255.255.255.255:1", ""},
 	}
@@ -118,9 +119,10 @@ func testValuesOfPass(t *testing.T) {
 	}
 	ports := [2]int{smtptest.FreePort(t), smtptest.FreePort(t)}
 	sides := beside(t, ports[0], valueOf("to", texts)+fmt.Sprintf(`
-upstream group { server %s; }
-server { listen $host:%d; proxy_pass $to; }
-server { listen $host:%d; proxy_pass %s; }`, group, ports[0], ports[1], known))
+upstream group { server %[2]s; }
+upstream grÖup { server %[2]s; }
+server { listen $host:%[1]d; proxy_pass $to; }
+server { listen $host:%[3]d; proxy_pass %[4]s; }`, ports[0], group, ports[1], known))
 	for i, v := range values {
 		alike(t, sides, v.want+"EOF", func(s side) string { return toEnd(openFrom(t, valueFrom(i), s.at(ports[0]), "")) })
 	}

@@ -9,7 +9,7 @@ import (
 // something evaluated, and may leave out what is not known yet: unless it says
 // otherwise, a zero value is what nginx prints for a session at its start.
 //
-// Strings are kept no longer than the next Begin.
+// Strings are kept no longer than the next Begin or End.
 type Facts struct {
 	// Client is whom the session is for: the peer of the connection or, from a
 	// trusted front, the source in its PROXY header. Zero is a peer on a unix

@@ -38,14 +38,21 @@ const (
 // Begin makes s that of a new session of the scope's configuration. It forgets
 // the facts and all values, and keeps the memory.
 func (s *Session) Begin(scope *Scope) {
-	s.reset()
+	s.End()
 	s.scope = scope
 	if n := len(scope.vars); n <= cap(s.slots) {
-		clear(s.slots[:cap(s.slots)])
 		s.slots = s.slots[:n]
 	} else {
 		s.slots = make([]slot, n)
 	}
+}
+
+// End forgets the facts, all values and the scope, and keeps the memory: an s that
+// nobody uses for a while holds nothing of a configuration.
+func (s *Session) End() {
+	s.reset()
+	s.scope = nil
+	clear(s.slots[:cap(s.slots)])
 	s.held = s.held[:0]
 	s.groups, s.subject = nil, nil
 }

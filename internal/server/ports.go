@@ -1,7 +1,7 @@
 package server
 
 import (
-	"time"
+	"context"
 
 	"smtplb/conf"
 	"smtplb/internal/stream"
@@ -82,8 +82,9 @@ func (p *plan) route(l *portPlan, groups map[string]*upstream.Group, epoch *stre
 // preparePort opens a port's socket if the running configuration has none, and
 // otherwise makes sure that the one there can take the new options. A wildcard
 // that comes, or goes, leaves the addresses that it covers alone, or open: clients
-// find one socket or the other at any moment.
-func (s *Server) preparePort(n *Next, p portPlan) error {
+// find one socket or the other at any moment. What is in the way has until the end of
+// ctx to go.
+func (s *Server) preparePort(ctx context.Context, n *Next, p portPlan) error {
 	addr := p.options.Addr
 	if live, ok := s.ports[addr]; ok {
 		return live.port.Socket().Check(p.options)
@@ -91,7 +92,7 @@ func (s *Server) preparePort(n *Next, p portPlan) error {
 	if p.shared {
 		return nil
 	}
-	s.awaitClosed(addr)
+	s.awaitClosed(ctx, addr)
 	var beside []*listener.Socket
 	for other, live := range s.ports {
 		if inTheWay(addr, other) {
@@ -110,19 +111,19 @@ func (s *Server) preparePort(n *Next, p portPlan) error {
 // one path, or one port, be it of addresses that have nothing in common.
 func inTheWay(a, b listener.Addr) bool { return a.Path == b.Path && a.TCP.Port() == b.TCP.Port() }
 
-// awaitClosed waits a moment for ports in the way that an earlier reload has
-// removed: they are open until their backlog is served.
-func (s *Server) awaitClosed(a listener.Addr) {
-	for addr, closed := range s.closing {
+// awaitClosed waits, no longer than ctx, for sockets in the way that an earlier
+// reload has given up: they are open until their backlog is served.
+func (s *Server) awaitClosed(ctx context.Context, a listener.Addr) {
+	for closed, addr := range s.closing {
 		if inTheWay(a, addr) {
 			select {
 			case <-closed:
-			case <-time.After(closeWait):
+			case <-ctx.Done():
 			}
 		}
 		select {
 		case <-closed:
-			delete(s.closing, addr)
+			delete(s.closing, closed)
 		default:
 		}
 	}

@@ -50,8 +50,10 @@ func (s *Server) Prepare(ctx context.Context, c *conf.Config) (*Next, error) {
 	}
 	n := &Next{server: s, plan: plan, opened: map[listener.Addr]*listener.Socket{}}
 	problems := checkBinds(c)
+	patience, cancel := context.WithTimeout(ctx, closeWait)
+	defer cancel()
 	for _, p := range plan.ports {
-		if err := s.preparePort(n, p); err != nil {
+		if err := s.preparePort(patience, n, p); err != nil {
 			problems = append(problems, conf.ParseError{Position: p.listen.Position, Message: err.Error()})
 		}
 	}

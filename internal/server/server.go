@@ -46,9 +46,9 @@ type Server struct {
 	ports   map[listener.Addr]livePort
 	known   map[string][]netip.Addr // what host names stood for
 
-	// Ports of earlier configurations that may still be draining; each channel
-	// is closed when the socket is.
-	closing map[listener.Addr]<-chan struct{}
+	// Where sockets of earlier configurations, or of failed ones, may still be
+	// draining; each channel is closed when the socket is.
+	closing map[<-chan struct{}]listener.Addr
 
 	unreport func() // ends report
 
@@ -77,7 +77,7 @@ func New(o Options) (*Server, error) {
 		log:       o.Logger,
 		engine:    engine,
 		checker:   healthcheck.New(o.Logger.Named("healthcheck")),
-		closing:   map[listener.Addr]<-chan struct{}{},
+		closing:   map[<-chan struct{}]listener.Addr{},
 		errorLogs: o.ErrorLogs,
 		logs:      accesslog.NewSet(o.Logger.Named("accesslog")),
 		stopped:   make(chan struct{}),
@@ -154,10 +154,10 @@ func (n *Next) Commit() {
 		}
 		live.plan, live.routes = p, routes
 		ports[addr] = live
-		for i, q := range p.covered {
-			n.plan.targets[q.options.Addr] = stream.Target{Port: live.port, Route: own[i].Route}
+		for _, q := range p.covered {
+			n.plan.targets[q.options.Addr] = stream.Target{Port: live.port, Routes: routes}
 		}
-		n.plan.targets[addr] = stream.Target{Port: live.port, Route: rest}
+		n.plan.targets[addr] = stream.Target{Port: live.port, Routes: routes}
 	}
 	for addr, live := range ports {
 		if _, running := s.ports[addr]; !running {
@@ -171,7 +171,7 @@ func (n *Next) Commit() {
 	}
 	for addr, live := range s.ports {
 		if _, stays := ports[addr]; !stays {
-			s.closing[addr] = s.engine.Close(live.port)
+			s.closing[s.engine.Close(live.port)] = addr
 			s.log.Info("listener removed, serving what it has accepted", zap.Stringer("listen", addr))
 		}
 	}
@@ -210,7 +210,7 @@ func (n *Next) Discard() {
 			continue
 		}
 		if live := n.server.covering(p); live != nil {
-			n.server.closing[p.options.Addr] = n.server.engine.Yield(socket, live)
+			n.server.closing[n.server.engine.Yield(socket, live)] = p.options.Addr
 		} else {
 			_ = socket.Close()
 		}

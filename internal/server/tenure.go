@@ -17,7 +17,7 @@ type tenure struct {
 // succeed makes next the present tenure and retires the one before, whose last
 // sessions may still wait in the backlogs of ports that are closing.
 func (s *Server) succeed(next tenure) {
-	old, closing := s.present, slices.Collect(maps.Values(s.closing))
+	old, closing := s.present, slices.Collect(maps.Keys(s.closing))
 	if s.present = next; old.epoch != nil {
 		s.retiring.Go(func() { s.retire(old, closing) })
 	}

@@ -263,9 +263,9 @@ func (s *Server) ReopenLogs() error { return s.logs.Reopen() }
 // reopen them.
 func (s *Server) GiveLogs(uid int) error { return s.logs.GiveTo(uid) }
 
-// byName are routes like this one to each group by its name in lower case, for
-// servers that choose one for each session. A group without a name of its own has
-// that of its address, such as mx.example.org:25, and gets what like says.
+// byName are routes like this one to each group by its name, for servers that choose
+// one for each session. A group without a name of its own has that of its address,
+// such as mx.example.org:25, and gets what like says.
 func (p *plan) byName(groups map[string]*upstream.Group, like stream.Route) map[string]*stream.Route {
 	all := make(map[string]*stream.Route, len(groups))
 	for name, group := range groups {
@@ -274,7 +274,7 @@ func (p *plan) byName(groups map[string]*upstream.Group, like stream.Route) map[
 		if owed, named := p.users[name]; named {
 			r.Header, r.Key, r.KeyText, r.KeyValue, r.QueueTimeout = owed.Header, owed.Key, owed.KeyText, owed.KeyValue, owed.QueueTimeout
 		}
-		all[strings.ToLower(name)] = &r
+		all[stream.GroupKey(name)] = &r
 	}
 	return all
 }

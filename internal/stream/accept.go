@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"net/netip"
 	"syscall"
 
 	"go.uber.org/zap"
@@ -158,21 +157,4 @@ func (w *worker) drainPort(p *Port) {
 type portSlot struct {
 	port  *Port
 	token reactor.Token
-}
-
-// clientAddr is how a client is written in logs.
-func clientAddr(from netip.AddrPort) string {
-	if !from.IsValid() {
-		return "unix:"
-	}
-	return from.String()
-}
-
-// appendKey appends what the session is hashed by: the client's address, in one
-// spelling, without port, brackets and zone; "unix:" if it has none.
-func (s *session) appendKey(b []byte) []byte {
-	if !s.from.IsValid() {
-		return append(b, "unix:"...)
-	}
-	return s.from.Addr().WithZone("").AppendTo(b)
 }

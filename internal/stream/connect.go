@@ -31,6 +31,15 @@ func (w *worker) next(s *session) *upstream.Peer {
 	return s.group.Next(w.turn(s), w.seconds())
 }
 
+// appendKey appends what the session is hashed by: the client's address, in one
+// spelling, without port, brackets and zone; "unix:" if it has none.
+func (s *session) appendKey(b []byte) []byte {
+	if !s.from.IsValid() {
+		return append(b, "unix:"...)
+	}
+	return s.from.Addr().WithZone("").AppendTo(b)
+}
+
 // turn is the session's turn at the present time.
 func (w *worker) turn(s *session) *upstream.Turn {
 	s.turn.Now = w.loop.Now()

@@ -7,9 +7,9 @@ import (
 	"smtplb/upstream"
 )
 
-// chooseGroup takes the session to where Route.ProxyPass says: to the route of the group of
-// that name, or to the address, which is then a group that only this session has.
-// It reports whether there is either; other names are for a resolver. See
+// chooseGroup takes the session to where Route.ProxyPass says: to the route of the
+// group of that name, or to the address, which is then a group that only this session
+// has. It reports whether there is either; other names are for a resolver. See
 // ngx_stream_proxy_eval and ngx_stream_proxy_handler.
 func (w *worker) chooseGroup(s *session) bool {
 	r := s.route
@@ -44,6 +44,10 @@ func parseTarget(text string) (addr upstream.Addr, err error) {
 	}
 	return a.addr, nil
 }
+
+// GroupKey is what a group's name is in Route.Groups. Its case does not matter, that
+// of letters beyond ASCII excepted.
+func GroupKey(name string) string { return string(appendLower(nil, []byte(name))) }
 
 // appendLower appends text in lower case, as ngx_strncasecmp sees it.
 func appendLower(b, text []byte) []byte {

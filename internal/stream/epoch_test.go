@@ -2,12 +2,15 @@ package stream
 
 import (
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 
+	"smtplb/internal/script"
 	"smtplb/internal/smtptest"
 )
 
@@ -104,4 +107,41 @@ func TestEpochsUnderLoad(t *testing.T) {
 	}
 	stop.Store(true)
 	calling.Wait()
+}
+
+// What a worker keeps for sessions to come is nothing of those that have gone: a
+// configuration of before, with its tables, goes with the last of its sessions.
+//
+// Fails if forget does not end what was evaluated.
+func TestNothingIsKeptOfAConfiguration(t *testing.T) {
+	const sessions = 3
+	g := newRig(t, []string{newWitness(t, good).addr}, gated)
+	var before weak.Pointer[script.Scope]
+	for i, n := range []int{sessions, 1} {
+		scope := script.NewScope(script.Process{})
+		require.NoError(t, scope.Set("$word"))
+		require.NoError(t, scope.Build())
+		word, err := scope.Assign("$word", "$remote_addr")
+		require.NoError(t, err)
+		r := g.port.restRoute()
+		r.Scope, r.Sets = scope, []*script.Assignment{word}
+		g.port.setRoute(&r)
+		var clients [sessions]net.Conn
+		for i := range n {
+			clients[i] = g.dial()
+			greetingOf(t, clients[i])
+		}
+		for i := range n {
+			clients[i].Close()
+		}
+		g.gone(patience)
+		if i == 0 {
+			before = weak.Make(scope)
+		}
+	}
+	g.ask(func(w *worker) { require.Len(t, w.kept, sessions) })
+	require.True(t, soon(func() bool {
+		runtime.GC()
+		return before.Value() == nil
+	}), "the former scope is still there")
 }

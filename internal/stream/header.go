@@ -1,10 +1,6 @@
 package stream
 
 import (
-	"net/netip"
-
-	"go.uber.org/zap"
-
 	"smtplb/internal/proxyproto"
 	"smtplb/internal/reactor"
 )
@@ -89,20 +85,11 @@ func (w *worker) header(s *session) []byte {
 	if s.route.Header == NoHeader {
 		return nil
 	}
-	if !s.local.IsValid() && s.from.IsValid() && w.local.Local(int(s.client.fd)) == 0 {
-		s.local = w.local.TCP()
+	if !s.local.IsValid() && s.from.IsValid() {
+		s.local, _ = w.connectedTo(s)
 	}
 	if s.route.Header == HeaderV1 {
 		return proxyproto.AppendV1(w.buf[:0], s.from, s.local)
 	}
 	return proxyproto.AppendV2(w.buf[:0], s.from, s.local)
-}
-
-// clientFields say who the client is, and through whom it came.
-func (s *session) clientFields() []zap.Field {
-	fields := []zap.Field{zap.String("client", clientAddr(s.from))}
-	if s.front != (netip.AddrPort{}) {
-		fields = append(fields, zap.String("front", clientAddr(s.front)))
-	}
-	return fields
 }

@@ -19,9 +19,10 @@ const longestKey = 255
 // withinLimits counts the session in the zones of its route's limits, and
 // reports whether it may go on: ngx_stream_limit_conn_handler. The first limit
 // that is reached decides, and a session that is turned away, or would be, is
-// not counted anywhere.
+// counted by none of them; a port that has passed it on goes on counting it.
 func (w *worker) withinLimits(s *session, v *script.Session) bool {
 	r := s.record
+	before := len(r.claims)
 	for i := range s.route.Limits {
 		l := &s.route.Limits[i]
 		w.text = l.Key.Append(w.text[:0], v)
@@ -38,7 +39,7 @@ func (w *worker) withinLimits(s *session, v *script.Session) bool {
 			r.limited = script.LimitPassed
 			continue
 		}
-		r.unclaim()
+		r.unclaim(before)
 		w.limitReached(s, l.Zone, full)
 		if s.route.LimitDryRun {
 			r.limited = script.LimitRejectedDryRun
@@ -62,11 +63,11 @@ func (w *worker) limitReached(s *session, z *Zone, full bool) {
 	s.route.journal().complain(w, s, level, what+`"`+z.name+`"`)
 }
 
-// unclaim ends all claims of a session.
-func (r *record) unclaim() {
-	for i, c := range r.claims {
-		r.claims[i] = nil
+// unclaim ends the claims of a session, but for the first few.
+func (r *record) unclaim(keep int) {
+	for i, c := range r.claims[keep:] {
+		r.claims[keep+i] = nil
 		c.release()
 	}
-	r.claims = r.claims[:0]
+	r.claims = r.claims[:keep]
 }

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"net/netip"
 	"strings"
 	"syscall"
 	"time"
@@ -124,6 +125,23 @@ func (ownJournal) complain(w *worker, s *session, level zapcore.Level, message s
 // fields are what every line about a session begins with.
 func (w *worker) fields(s *session) []zap.Field {
 	return append(s.clientFields(), zap.String("listen", s.route.listen))
+}
+
+// clientFields say who the client is, and through whom it came.
+func (s *session) clientFields() []zap.Field {
+	fields := []zap.Field{zap.String("client", clientAddr(s.from))}
+	if s.front != (netip.AddrPort{}) {
+		fields = append(fields, zap.String("front", clientAddr(s.front)))
+	}
+	return fields
+}
+
+// clientAddr is how a client is written in logs.
+func clientAddr(from netip.AddrPort) string {
+	if !from.IsValid() {
+		return "unix:"
+	}
+	return from.String()
 }
 
 // groupName is the group that the session goes to, or before it has one, the

@@ -3,9 +3,6 @@ package stream
 import (
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
-	"smtplb/internal/reactor"
 	"smtplb/internal/script"
 	"smtplb/internal/smtp"
 	"smtplb/listener"
@@ -22,8 +19,8 @@ type Pass struct {
 
 // Target is where clients of a listening address go.
 type Target struct {
-	Port  *Port // perhaps closed meanwhile
-	Route *Route
+	Port   *Port // whose socket has them; perhaps closed meanwhile
+	Routes *Routes
 }
 
 // find returns the target that has an address as its own, or takes connections to
@@ -72,12 +69,11 @@ func (w *worker) pass(s *session) {
 // move makes a session one of another port, which begins now. It keeps what it is
 // counted by, until its end, as in nginx, and forgets the values of variables.
 func (w *worker) move(s *session, t Target, to listener.Addr) {
-	before := s.route
-	s.port, s.route = t.Port, t.Route
+	had := s.route.NoDelay
+	s.port = t.Port
+	w.choose(s, t.Routes, to.TCP.Addr())
+	s.setNoDelay(had)
 	s.started = w.loop.Now()
-	if s.route.NoDelay && !before.NoDelay && s.from.IsValid() {
-		_ = reactor.SetInt(int(s.client.fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // of a client that is gone: it shows soon
-	}
 	if s.record == nil {
 		w.borrowRecord(s)
 	} else {

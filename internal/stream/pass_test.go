@@ -52,7 +52,11 @@ func passing(to listener.Addr, ports ...*Port) func(*Route) {
 func targets(ports ...*Port) map[listener.Addr]Target {
 	m := make(map[listener.Addr]Target)
 	for _, p := range ports {
-		m[p.socket.Addr()] = Target{p, p.routes.Load().rest}
+		addr, t := p.socket.Addr(), Target{p, p.routes.Load()}
+		m[addr] = t
+		for _, own := range t.Routes.own {
+			m[listener.Addr{TCP: netip.AddrPortFrom(own.Addr, addr.TCP.Port())}] = t
+		}
 	}
 	return m
 }
@@ -122,6 +126,35 @@ func TestPass(t *testing.T) {
 				require.Len(t, ended, 1)
 				require.Equal(t, g.port.name, ended[0].ContextMap()["listen"])
 			})
+		}
+	}
+}
+
+// Where a port has routes by address, that of pass decides; but if it is a wildcard,
+// the address that the client has connected to, as long as it is of that family.
+//
+// Fails if move takes the wildcard's own route, or goes by the client's address
+// always, or never.
+func TestPassToSharedPort(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, nil, func(p *plan) { p.listen = "[::]:0" })
+	in := g.another("[::]:0", func(*Route) {})
+	rest := g.toward("rest")
+	g.port.setRoute(rest, ownRoute("127.0.0.2", g.toward("two_")), ownRoute("0.0.0.0", g.toward("four")), ownRoute("::1", g.toward("six_")))
+	for to, want := range map[string][3]string{
+		"127.0.0.2": {"two_", "two_", "two_"},
+		"127.0.0.3": {"four", "four", "four"},
+		"0.0.0.0":   {"four", "two_", "four"},
+		"::1":       {"six_", "six_", "six_"},
+		"::2":       {"rest", "rest", "rest"},
+		"::":        {"rest", "rest", "six_"},
+	} {
+		r := *rest
+		passing(listener.Addr{TCP: netip.AddrPortFrom(netip.MustParseAddr(to), g.port.socket.Addr().TCP.Port())}, g.port)(&r)
+		in.SetRoutes(NewRoutes(in.socket.Addr(), &r))
+		for i, host := range []string{"127.0.0.1", "127.0.0.2", "::1"} {
+			_, name := g.greetedBy(in, host)
+			require.Equal(t, want[i], name, "%s to %s", host, to)
 		}
 	}
 }
@@ -253,10 +286,10 @@ func TestPassOfFrontedClients(t *testing.T) {
 	}
 }
 
-// A session begins anew on its second port, and has that one's tcp_nodelay, unless
-// the first had it already.
+// A session begins anew on its second port, and has that one's tcp_nodelay.
 //
-// Fails if move leaves started as it was, or does not set the option.
+// Fails if move leaves started as it was, or the option as the first port's socket
+// has it.
 func TestPassBeginsAnew(t *testing.T) {
 	t.Parallel()
 	front := []netip.Prefix{netip.MustParsePrefix(frontAddr + "/32"), netip.MustParsePrefix(claimed.Addr().String() + "/32")}
@@ -264,8 +297,9 @@ func TestPassBeginsAnew(t *testing.T) {
 		g := newRig(t, nil, gated, func(p *plan) { p.Fronts, p.NoDelay = front, noDelay })
 		in := g.another("127.0.0.1:0", func(r *Route) {
 			passing(g.port.socket.Addr(), g.port)(r)
-			r.NoDelay = false
+			r.NoDelay = !noDelay
 		})
+		require.NoError(t, in.Socket().Apply(listener.Options{Addr: in.socket.Addr(), NoDelay: !noDelay}))
 		c := g.dialPort(in, frontAddr)
 		var first, second int64
 		var option int
@@ -324,6 +358,32 @@ func TestPassForgetsAndCounts(t *testing.T) {
 	g.gone(patience)
 	require.Equal(t, fmt.Sprintf("[] %d -", g.port.socket.Addr().TCP.Port()), d.lines(1)[0])
 	require.Zero(t, zone.keys())
+}
+
+// A session that the second port would not count goes on all the same, in a dry
+// run, and the first port still counts it.
+//
+// Fails if a limit that is reached gives back all claims of the session.
+func TestPassIntoADryRun(t *testing.T) {
+	t.Parallel()
+	d := newDiary(t)
+	first, second := NewZone("first", 32<<10), NewZone("second", 32<<10)
+	limit := limited(d, Limit{Zone: second, Key: d.value("$server_addr"), N: 1})
+	g := newRig(t, []string{newWitness(t, good).addr}, gated, d.keeps("$limit_conn_status"), limit, func(p *plan) { p.LimitDryRun = true })
+	in := g.another("127.0.0.1:0", func(r *Route) {
+		passing(g.port.socket.Addr(), g.port)(r)
+		r.Limits = []Limit{{Zone: first, Key: d.value("$remote_addr"), N: 1}}
+	})
+	for _, from := range []string{"127.0.0.1", "127.0.0.2"} {
+		greetingOf(t, g.dialPort(in, from))
+		require.Equal(t, 1, first.holds(from))
+		require.Equal(t, 1, second.holds("127.0.0.1"))
+	}
+	g.End()
+	g.gone(patience)
+	require.ElementsMatch(t, []string{"PASSED", "REJECTED_DRY_RUN"}, d.lines(2))
+	require.Zero(t, first.keys())
+	require.Zero(t, second.keys())
 }
 
 // A session keeps to the routes of the configuration that it began with, that of a

@@ -93,24 +93,51 @@ func (r *Routes) at(addr netip.Addr) *Route {
 	return r.own[i].Route
 }
 
-// choose gives a client that was just accepted its route. Only where that
-// depends on the address it connected to, the kernel is asked for it, as by
+// choose gives a session its route on a port: that of the address at which the
+// client is to be, or if that is every one of a family, or not known yet, at which
+// it is. Only where that matters, the kernel is asked, as by
 // ngx_stream_init_connection.
-func (w *worker) choose(s *session) {
-	r := s.port.routes.Load()
+func (w *worker) choose(s *session, r *Routes, at netip.Addr) {
 	s.route = r.rest
-	fd := int(s.client.fd)
-	if len(r.own) == 0 || w.local.Local(fd) != 0 {
+	if len(r.own) == 0 {
 		return
 	}
-	s.local = w.local.TCP()
-	s.route = r.to(s.local.Addr())
-	// The socket has given it that of the rest; see package listener.
-	if s.route.NoDelay != r.rest.NoDelay {
-		value := 0
-		if s.route.NoDelay {
-			value = 1
+	if !at.IsValid() || at.IsUnspecified() {
+		local, _ := w.connectedTo(s)
+		if !at.IsValid() || at.Is4() == local.Addr().Is4() {
+			at = local.Addr()
 		}
-		_ = reactor.SetInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, value)
 	}
+	s.route = r.to(at)
+}
+
+// connectedTo returns the address of the client's connection on our side, which is
+// not valid for a unix socket. The kernel is asked once, unless a header has told of
+// another address since.
+func (w *worker) connectedTo(s *session) (local netip.AddrPort, ok bool) {
+	fronted := s.front.IsValid() // local is what the header says
+	if !fronted && s.local.IsValid() {
+		return s.local, true
+	}
+	if w.local.Local(int(s.client.fd)) != 0 {
+		return netip.AddrPort{}, false
+	}
+	local = w.local.TCP()
+	if !fronted {
+		s.local = local
+	}
+	return local, true
+}
+
+// setNoDelay gives the client's socket the TCP_NODELAY of the route, if it has
+// another so far. A unix socket has none, and refuses.
+func (s *session) setNoDelay(has bool) {
+	if s.route.NoDelay == has {
+		return
+	}
+	value := 0
+	if s.route.NoDelay {
+		value = 1
+	}
+	_ = reactor.SetInt(int(s.client.fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, value)
 }

@@ -25,7 +25,7 @@ func (g *rig) toward(name string, change ...func(*Route)) *Route {
 			smtptest.Echo(c)
 		}
 	})
-	r := *g.port.routes.Load().rest
+	r := g.port.restRoute()
 	servers := []upstream.Server{{Name: addr, Addr: parseAddr(addr), Weight: 1}}
 	r.Group = upstream.NewGroup(upstream.Config{Name: name, Method: func([]upstream.Server) upstream.Method { return balancer.RoundRobin{} }, Servers: servers})
 	for _, f := range change {
@@ -38,7 +38,13 @@ func (g *rig) toward(name string, change ...func(*Route)) *Route {
 // who is there.
 func (g *rig) greetedAt(host string) (net.Conn, string) {
 	g.t.Helper()
-	port := strconv.Itoa(int(g.port.Socket().Addr().TCP.Port()))
+	return g.greetedBy(g.port, host)
+}
+
+// greetedBy is greetedAt for another port.
+func (g *rig) greetedBy(p *Port, host string) (net.Conn, string) {
+	g.t.Helper()
+	port := strconv.Itoa(int(p.socket.Addr().TCP.Port()))
 	c, err := net.DialTimeout("tcp", net.JoinHostPort(host, port), patience)
 	require.NoError(g.t, err)
 	g.t.Cleanup(func() { c.Close() })

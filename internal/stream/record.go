@@ -67,6 +67,7 @@ func (w *worker) returnRecord(s *session) {
 func (w *worker) forget(s *session) {
 	r := s.record
 	if r.vars != nil {
+		r.vars.End()
 		w.kept = append(w.kept, r.vars)
 		r.vars = nil
 	}
@@ -139,24 +140,17 @@ func (w *worker) facts(s *session, f *script.Facts) {
 // kernel is asked for it.
 func (w *worker) ownEnd(s *session) (tcp netip.AddrPort, path string) {
 	addr := s.port.socket.Addr()
-	fronted := s.front.IsValid() // local is what the header says
 	switch {
 	case addr.Path != "":
 		return netip.AddrPort{}, addr.Path
 	case s.record.passedTo.IsValid():
 		return withoutZone(s.record.passedTo), ""
-	case !addr.TCP.Addr().IsUnspecified():
-		return withoutZone(addr.TCP), ""
-	case !fronted && s.local.IsValid():
-		return withoutZone(s.local), ""
-	case s.client.fd < 0 || w.local.Local(int(s.client.fd)) != 0:
-		return withoutZone(addr.TCP), ""
+	case addr.TCP.Addr().IsUnspecified():
+		if local, ok := w.connectedTo(s); ok {
+			return withoutZone(local), ""
+		}
 	}
-	tcp = w.local.TCP()
-	if !fronted {
-		s.local = tcp
-	}
-	return withoutZone(tcp), ""
+	return withoutZone(addr.TCP), ""
 }
 
 func withoutZone(a netip.AddrPort) netip.AddrPort {

@@ -82,7 +82,7 @@ type Route struct {
 	// KeyValue is what the group hashes a session by, in place of Key.
 	KeyValue *script.Value
 	// ProxyPass names where a session goes in place of Group: on by one of Groups,
-	// the routes of the groups by their names in lower case.
+	// the routes of the groups by GroupKey.
 	ProxyPass *script.Value
 	Groups    map[string]*Route
 

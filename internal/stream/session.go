@@ -158,7 +158,9 @@ func (w *worker) begin(p *Port, fd int, from netip.AddrPort) *session {
 	s.client = end{fd: int32(fd), writable: true}
 	s.server.fd = -1
 	s.port, s.from = p, from
-	w.choose(s)
+	routes := p.routes.Load()
+	w.choose(s, routes, netip.Addr{})
+	s.setNoDelay(routes.rest.NoDelay) // that of the listening socket
 	s.route.Epoch.join(w)
 	s.started, s.active = now, now
 	s.number = w.engine.numbers.Add(1)
@@ -241,122 +243,4 @@ func (w *worker) event(s *session, kind reactor.Kind, events uint32) {
 	case stateLingering:
 		w.linger(s)
 	}
-}
-
-// finish ends the relaying of a session: what is not delivered yet is dropped,
-// the server is released, the session logged, and both ends are closed in the
-// way that hurts least.
-func (w *worker) finish(s *session, c cause) {
-	if s.cause == causeNone {
-		s.cause = c
-	}
-	undelivered := s.up.holds() || s.down.holds()
-	s.up.drop(w)
-	s.down.drop(w)
-	w.account(s)
-	switch s.state {
-	case stateConnecting:
-		w.hangUp(&s.server) // there is no conversation to end
-	case stateGreeting:
-		if s.server.fd >= 0 {
-			w.abandon(s, false)
-		}
-	}
-	w.part(&s.client, &s.server, undelivered)
-	w.part(&s.server, &s.client, undelivered)
-	if s.client.fd < 0 && s.server.fd < 0 {
-		w.free(s)
-		return
-	}
-	w.enter(s, stateLingering)
-	w.linger(s)
-}
-
-// part closes an end if nothing can be lost by it, and otherwise sends our end
-// of stream and leaves it to linger.
-func (w *worker) part(e, other *end, undelivered bool) {
-	if e.fd < 0 {
-		return
-	}
-	if e.eof || e.reset {
-		w.hangUp(e)
-		return
-	}
-	// The other side was reset. Mirror that, but only if everything it sent
-	// before has arrived: an abort throws away what is still queued.
-	if other.reset && !undelivered && reactor.Unsent(int(e.fd)) == 0 {
-		reactor.AbortOnClose(int(e.fd))
-		w.hangUp(e)
-		return
-	}
-	if !e.shut {
-		e.shut = true
-		_ = reactor.ShutdownWrite(int(e.fd))
-	}
-	e.readable = true
-}
-
-// linger reads and discards what the peers still send until they close.
-func (w *worker) linger(s *session) {
-	for _, e := range [...]*end{&s.client, &s.server} {
-		for e.fd >= 0 && e.readable {
-			n, errno := reactor.Recv(int(e.fd), w.buf)
-			s.lingers += int32(n)
-			switch {
-			case errno == eagain:
-				e.readable = false
-			case errno != 0 || n == 0 || s.lingers > lingerBytes:
-				w.hangUp(e)
-			}
-		}
-	}
-	if s.client.fd < 0 && s.server.fd < 0 {
-		w.free(s)
-	}
-}
-
-// account releases the server and what the session is counted by, and logs the
-// session, once.
-func (w *worker) account(s *session) {
-	if s.accounted {
-		return
-	}
-	s.accounted = true
-	if s.record != nil {
-		s.record.unclaim()
-	}
-	if s.state == stateQueue {
-		w.leaveQueue(s)
-	}
-	if s.peer != nil {
-		o := s.outcome
-		if s.state != stateRelaying {
-			o = upstream.OutcomeClientGone
-		}
-		w.release(s, o)
-	}
-	if s.next != nil { // a panic came between
-		s.next.Release(w.turn(s), upstream.OutcomeClientGone, w.seconds())
-		s.next = nil
-	}
-	w.stats.Ended++
-	s.route.journal().ended(w, s)
-	if s.record != nil {
-		w.logAccess(s)
-		w.returnRecord(s)
-	}
-}
-
-func (w *worker) hangUp(e *end) {
-	if e.fd >= 0 {
-		w.loop.CloseLater(int(e.fd))
-		e.fd = -1
-	}
-}
-
-func (w *worker) free(s *session) {
-	w.loop.Timers.Disarm(s.index)
-	s.route.Epoch.leave(w)
-	w.sessions.Put(s.index)
-	w.leave()
 }
