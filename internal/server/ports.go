@@ -74,7 +74,7 @@ func (p *plan) route(l *portPlan, groups map[string]*upstream.Group, epoch *stre
 	route := l.route
 	route.Group, route.Epoch = groups[l.group], epoch
 	if route.ProxyPass != nil {
-		route.Groups = p.byName(groups, route)
+		route.Groups = p.destinations(groups, route.Header)
 	}
 	return &route
 }

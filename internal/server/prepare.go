@@ -26,9 +26,11 @@ type plan struct {
 	ports  []portPlan
 	known  map[string][]netip.Addr
 	zones  map[string]zone
-	users  map[string]stream.Route // what the users of a named group owe to it
-	logs   []releaser              // opened for it
-	hear   map[string]*zap.Logger  // who hears of a group; see ofGroups
+	users  map[string]stream.Destination // what those who go to a named group owe to it
+	logs   []releaser                    // opened for it
+	hear   map[string]*zap.Logger        // who hears of a group; see ofGroups
+	// byHeader is filled in by Commit; see destinations.
+	byHeader map[stream.HeaderVersion]map[string]*stream.Destination
 	// targets is filled in by Commit, for the routes that pass to a port.
 	targets map[listener.Addr]stream.Target
 }
@@ -88,8 +90,8 @@ func Check(ctx context.Context, c *conf.Config) error {
 // names resolved and, if open is set, logs opened.
 func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*plan, error) {
 	names := s.resolve(ctx, c)
-	p := &plan{known: names.known, checks: map[string]checkPlan{}, agents: map[string]checkPlan{}, users: map[string]stream.Route{},
-		targets: map[listener.Addr]stream.Target{}}
+	p := &plan{known: names.known, checks: map[string]checkPlan{}, agents: map[string]checkPlan{}, users: map[string]stream.Destination{},
+		byHeader: map[stream.HeaderVersion]map[string]*stream.Destination{}, targets: map[listener.Addr]stream.Target{}}
 	var problems conf.Problems
 	report := func(at conf.Position, format string, args ...any) {
 		problems = append(problems, conf.ParseError{Position: at, Message: fmt.Sprintf(format, args...)})
@@ -138,9 +140,9 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 	}
 	language := s.compile(c, report)
 	p.zones = language.zones
-	users := make(map[string]stream.Route, len(c.Upstreams)) // what they owe to their groups
+	users := make(map[string]stream.Destination, len(c.Upstreams)) // what they owe to their groups
 	for _, u := range c.Upstreams {
-		owed := stream.Route{Header: headerVersions[u.ProxyProtocol], QueueTimeout: u.Queue.Timeout}
+		owed := stream.Destination{Header: headerVersions[u.ProxyProtocol], QueueTimeout: u.Queue.Timeout}
 		owed.Key, owed.KeyText = keyOf(u.Method.Key)
 		owed.KeyValue = language.keys["hash "+u.Name]
 		users[u.Name] = owed
@@ -150,7 +152,7 @@ func (s *Server) translate(ctx context.Context, c *conf.Config, open bool) (*pla
 	}
 	logs := errorLogs{s.errorLogs, p, report, map[conf.Position]bool{}, map[*errorlog.Log]*stream.Log{}}
 	for i, server := range c.Servers {
-		base := users[server.ProxyPass]
+		base := stream.Route{Destination: users[server.ProxyPass]}
 		if server.ProxyPassText != "" {
 			base.Header = headerVersions[server.ProxyProtocol]
 		}

@@ -263,18 +263,21 @@ func (s *Server) ReopenLogs() error { return s.logs.Reopen() }
 // reopen them.
 func (s *Server) GiveLogs(uid int) error { return s.logs.GiveTo(uid) }
 
-// byName are routes like this one to each group by its name, for servers that choose
-// one for each session. A group without a name of its own has that of its address,
-// such as mx.example.org:25, and gets what like says.
-func (p *plan) byName(groups map[string]*upstream.Group, like stream.Route) map[string]*stream.Route {
-	all := make(map[string]*stream.Route, len(groups))
-	for name, group := range groups {
-		r := like
-		r.ProxyPass, r.Group = nil, group
-		if owed, named := p.users[name]; named {
-			r.Header, r.Key, r.KeyText, r.KeyValue, r.QueueTimeout = owed.Header, owed.Key, owed.KeyText, owed.KeyValue, owed.QueueTimeout
-		}
-		all[stream.GroupKey(name)] = &r
+// destinations are the groups by their names, for servers that choose one for each
+// session. A group without a name of its own has that of its address, such as
+// mx.example.org:25, and gets the header given. Servers share them.
+func (p *plan) destinations(groups map[string]*upstream.Group, header stream.HeaderVersion) map[string]*stream.Destination {
+	if all := p.byHeader[header]; all != nil {
+		return all
 	}
+	all := make(map[string]*stream.Destination, len(groups))
+	for name, group := range groups {
+		to, named := p.users[name]
+		if to.Group = group; !named {
+			to.Header = header
+		}
+		all[stream.GroupKey(name)] = &to
+	}
+	p.byHeader[header] = all
 	return all
 }

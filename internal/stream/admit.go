@@ -29,15 +29,15 @@ func (w *worker) start(s *session) {
 	if r.Bind.Value != nil {
 		w.chooseSource(s)
 	}
-	s.group = r.Group
-	if r.ProxyPass != nil && !w.chooseGroup(s) {
+	if r.ProxyPass == nil {
+		s.to = &r.Destination
+	} else if !w.chooseGroup(s) {
 		w.dismiss(s, ReplyUnavailable, causeNoGroup)
 		return
 	}
-	r = s.route
 	s.up.pace.begin(r.UploadRate.Bytes, w.loop.Now())
 	s.down.pace.begin(r.DownloadRate.Bytes, w.loop.Now())
-	s.group.Begin(&s.turn)
+	s.to.Group.Begin(&s.turn)
 	s.turn.Limit(r.Tries)
 	if s.clientVisible() {
 		s.turn.Client = s.from.Addr()

@@ -18,8 +18,8 @@ import (
 // A group is chosen by name in any case, or is that of an address; any other name
 // ends the session.
 //
-// Fails if chooseGroup looks the name up as it is, or keeps what the session's own route
-// owes to a group.
+// Fails if chooseGroup looks the name up as it is, or if servers are told what the
+// route, not the group, says.
 func TestProxyPass(t *testing.T) {
 	t.Parallel()
 	w := newWitness(t, good)
@@ -28,20 +28,19 @@ func TestProxyPass(t *testing.T) {
 			{Key: "127.0.0.1", Value: "POOL_a"}, {Key: "127.0.0.2", Value: "mx.example:25"}, {Key: "default", Value: "none"}}})
 	})
 	g := newRig(t, nil, b.keeps("$status $session_end $upstream_addr"), func(p *plan) {
-		to := p.Route
-		to.Header = HeaderV1
+		to := Destination{Header: HeaderV1}
 		to.Group = upstream.NewGroup(upstream.Config{
 			Name:    "pool_a",
 			Method:  func([]upstream.Server) upstream.Method { return balancer.RoundRobin{} },
 			Servers: []upstream.Server{{Name: w.addr, Addr: parseAddr(w.addr), Weight: 1}},
 		})
-		p.ProxyPass, p.Groups = b.value("$pool"), map[string]*Route{"pool_a": &to}
+		p.ProxyPass, p.Groups = b.value("$pool"), map[string]*Destination{"pool_a": &to}
 	})
 	c := g.dialFrom("127.0.0.1")
 	greetingOf(t, c)
 	c.Close()
 	g.gone(patience)
-	require.Contains(t, last(w.seen()).got(), "PROXY TCP4 127.0.0.1 ", "by the route of that group")
+	require.Contains(t, last(w.seen()).got(), "PROXY TCP4 127.0.0.1 ", "as that group wants it")
 	for _, from := range []string{"127.0.0.2", "127.0.0.3"} {
 		saw, _ := io.ReadAll(g.dialFrom(from))
 		require.Empty(t, saw)
@@ -84,7 +83,7 @@ func TestPassToAnAddress(t *testing.T) {
 		held = append(held, c)
 	}
 	groups := map[*upstream.Group]bool{}
-	g.each(func(s *session) { groups[s.group] = true })
+	g.each(func(s *session) { groups[s.to.Group] = true })
 	require.Len(t, groups, 2)
 	for _, c := range held {
 		c.Close()

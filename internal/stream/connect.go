@@ -18,17 +18,17 @@ func (w *worker) connect(s *session) {
 // next asks the group for a server, or a further one.
 func (w *worker) next(s *session) *upstream.Peer {
 	switch {
-	case s.route.KeyValue != nil:
-		w.key = s.route.KeyValue.Append(w.key[:0], w.variables(s))
+	case s.to.KeyValue != nil:
+		w.key = s.to.KeyValue.Append(w.key[:0], w.variables(s))
 		s.turn.Session.Key = w.key
-	case s.route.Key == FixedKey:
-		w.key = append(w.key[:0], s.route.KeyText...)
+	case s.to.Key == FixedKey:
+		w.key = append(w.key[:0], s.to.KeyText...)
 		s.turn.Session.Key = w.key
-	case s.route.Key == ClientAddress:
+	case s.to.Key == ClientAddress:
 		w.key = s.appendKey(w.key[:0])
 		s.turn.Session.Key = w.key
 	}
-	return s.group.Next(w.turn(s), w.seconds())
+	return s.to.Group.Next(w.turn(s), w.seconds())
 }
 
 // appendKey appends what the session is hashed by: the client's address, in one

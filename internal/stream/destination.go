@@ -2,22 +2,60 @@ package stream
 
 import (
 	"errors"
+	"time"
 
+	"smtplb/internal/script"
 	"smtplb/internal/smtp"
 	"smtplb/upstream"
 )
 
-// chooseGroup takes the session to where Route.ProxyPass says: to the route of the
-// group of that name, or to the address, which is then a group that only this session
-// has. It reports whether there is either; other names are for a resolver. See
+// Destination is a group of servers and what sessions that go there owe to it. It is
+// immutable once a port has it.
+type Destination struct {
+	Group *upstream.Group
+
+	Key      Key           // what the group hashes a session by
+	KeyText  string        // that of FixedKey
+	KeyValue *script.Value // in place of Key; nil: none
+
+	// QueueTimeout is how long a session may wait in the queue of a group that has
+	// one.
+	QueueTimeout time.Duration
+
+	// Header is the PROXY protocol header that each server gets before anything
+	// else, anew with every attempt.
+	Header HeaderVersion
+}
+
+// Key says what a session is hashed by.
+type Key uint8
+
+// The keys.
+const (
+	NoKey         Key = iota
+	ClientAddress     // nginx's $remote_addr
+	FixedKey          // Route.KeyText
+)
+
+// HeaderVersion is a version of the PROXY protocol.
+type HeaderVersion uint8
+
+// The values of proxy_protocol.
+const (
+	NoHeader HeaderVersion = iota
+	HeaderV1
+	HeaderV2
+)
+
+// chooseGroup takes the session to where Route.ProxyPass says: to the group of that
+// name, or to the address, which is then a group that only this session has. It reports whether there is either; other names are for a resolver. See
 // ngx_stream_proxy_eval and ngx_stream_proxy_handler.
 func (w *worker) chooseGroup(s *session) bool {
 	r := s.route
-	s.group = nil
 	w.text = r.ProxyPass.Append(w.text[:0], w.variables(s))
 	w.line = appendLower(w.line[:0], w.text)
 	if to := r.Groups[string(w.line)]; to != nil {
-		s.route, s.group = to, to.Group
+		s.to = to
 		return true
 	}
 	addr, err := parseTarget(string(w.text))
@@ -25,7 +63,7 @@ func (w *worker) chooseGroup(s *session) bool {
 		w.complain(s, err.Error())
 		return false
 	}
-	s.group = upstream.Lone(addr)
+	s.to = &Destination{Group: upstream.Lone(addr), Header: r.Header}
 	return true
 }
 

@@ -114,12 +114,12 @@ func (s *session) phase() string {
 	case stateGreeting:
 		return "greeting"
 	case stateRelaying:
-		if s.group == nil {
+		if s.to == nil {
 			return "return"
 		}
 		return "relay"
 	}
-	if s.group != nil {
+	if s.to != nil {
 		return "connect" // or would, were there a server to try
 	}
 	return "accept"

@@ -126,9 +126,6 @@ func newRig(t testing.TB, servers []string, options ...func(*plan)) *rig {
 	engine, err := New(p.Options)
 	require.NoError(t, err)
 	p.Epoch = engine.NewEpoch()
-	for _, r := range p.Groups {
-		r.Epoch = p.Epoch
-	}
 	g := &rig{Engine: engine, t: t, epoch: p.Epoch, group: p.Group, logs: logs, noise: p.noise}
 	if p.prepare != nil {
 		g.ask(p.prepare)

@@ -82,13 +82,13 @@ func (w *worker) writeHeader(s *session) bool {
 // header is what servers are told of the session's client, in the worker's
 // buffer.
 func (w *worker) header(s *session) []byte {
-	if s.route.Header == NoHeader {
+	if s.to.Header == NoHeader {
 		return nil
 	}
 	if !s.local.IsValid() && s.from.IsValid() {
 		s.local, _ = w.connectedTo(s)
 	}
-	if s.route.Header == HeaderV1 {
+	if s.to.Header == HeaderV1 {
 		return proxyproto.AppendV1(w.buf[:0], s.from, s.local)
 	}
 	return proxyproto.AppendV2(w.buf[:0], s.from, s.local)

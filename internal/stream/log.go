@@ -148,8 +148,8 @@ func clientAddr(from netip.AddrPort) string {
 // route's.
 func (s *session) groupName() string {
 	switch {
-	case s.group != nil:
-		return s.group.Name()
+	case s.to != nil:
+		return s.to.Group.Name()
 	case s.route.Group != nil:
 		return s.route.Group.Name()
 	}

@@ -49,7 +49,7 @@ func (s *session) doing() string {
 	case stateAdmission:
 		return doingInit
 	case stateRouting:
-		if s.group == nil {
+		if s.to == nil {
 			return doingNothing
 		}
 	case statePassing:

@@ -66,9 +66,6 @@ func (p *Port) SetRoutes(r *Routes) { p.routes.Store(r) }
 // settle fills in what a route learns from the address it is for.
 func (r *Route) settle(listen string) {
 	r.kept, r.listen = r.keeps(), listen
-	for _, to := range r.Groups {
-		to.listen = listen
-	}
 }
 
 // to returns the route of those who connected to an address: the most specific

@@ -24,7 +24,7 @@ func (w *worker) enqueue(s *session) {
 		}
 	}
 	// The servers may be given away on any loop.
-	if !s.group.Wait(&s.turn, s.from.Addr(), func() { w.loop.Post(claim) }) {
+	if !s.to.Group.Wait(&s.turn, s.from.Addr(), func() { w.loop.Post(claim) }) {
 		w.queueFull(s)
 		return
 	}
@@ -44,7 +44,7 @@ func (w *worker) claim(s *session) bool {
 	if s.state != stateQueue {
 		return false
 	}
-	p, waits := s.group.Claim(&s.turn)
+	p, waits := s.to.Group.Claim(&s.turn)
 	switch {
 	case waits:
 		return false
@@ -76,7 +76,7 @@ func (w *worker) queued(s *session) {
 // queueLimit is when the session has been in the queue for too long, the time
 // that it has been there before included.
 func (s *session) queueLimit() int64 {
-	return s.active + s.route.QueueTimeout.Milliseconds() - s.waited
+	return s.active + s.to.QueueTimeout.Milliseconds() - s.waited
 }
 
 // queueExpired is called when the session's time in the queue is up.
@@ -89,7 +89,7 @@ func (w *worker) queueExpired(s *session) {
 }
 
 func (s *session) aboutQueue() []zap.Field {
-	g := s.group
+	g := s.to.Group
 	return []zap.Field{zap.String("upstream", g.Name()), zap.Int("waiting", g.Waiting())}
 }
 
@@ -97,5 +97,5 @@ func (s *session) aboutQueue() []zap.Field {
 // been given.
 func (w *worker) leaveQueue(s *session) {
 	w.unqueue(s)
-	s.group.Withdraw(&s.turn, w.seconds())
+	s.to.Group.Withdraw(&s.turn, w.seconds())
 }

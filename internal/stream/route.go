@@ -8,27 +8,24 @@ import (
 
 	"smtplb/internal/script"
 	"smtplb/listener"
-	"smtplb/upstream"
 )
 
 // Route says where the clients of a port go and how their bytes are relayed.
 // It is immutable once a port has it; a session keeps the route it started on.
 type Route struct {
 	// Epoch is that of the configuration which the route is of; nil if nobody asks
-	// when it is over. The routes of Groups have the same one.
+	// when it is over.
 	Epoch *Epoch
 
-	Group *upstream.Group
-	Key   Key // what the group hashes a session by
-	// KeyText is what it does with FixedKey.
-	KeyText string
+	// Destination is where sessions go, unless ProxyPass says so.
+	Destination
+	// ProxyPass names where a session goes: to one of Groups, by GroupKey, or to an
+	// address, with the Header of Destination.
+	ProxyPass *script.Value
+	Groups    map[string]*Destination
 
 	ConnectTimeout time.Duration // for each attempt
 	Timeout        time.Duration // both directions silent
-
-	// QueueTimeout is how long a session may wait in the queue of a group that
-	// has one.
-	QueueTimeout time.Duration
 
 	// NextUpstream allows a further server after a failed connect, at most
 	// Tries servers in all (0: every one) and only while NextTimeout (0: ever)
@@ -51,9 +48,6 @@ type Route struct {
 	UploadRate   Rate
 	DownloadRate Rate
 
-	// Header is the PROXY protocol header that each server gets before anything
-	// else, anew with every attempt.
-	Header HeaderVersion
 	// Fronts are the proxies whose clients come with a PROXY protocol header:
 	// from those addresses one is mandatory, from all others it is not looked
 	// for (haproxy's proxy-protocol.txt, section 2).
@@ -79,13 +73,6 @@ type Route struct {
 	LimitDryRun   bool
 	LimitLogLevel zapcore.Level
 
-	// KeyValue is what the group hashes a session by, in place of Key.
-	KeyValue *script.Value
-	// ProxyPass names where a session goes in place of Group: on by one of Groups,
-	// the routes of the groups by GroupKey.
-	ProxyPass *script.Value
-	Groups    map[string]*Route
-
 	// Set when a port gets the route.
 	kept   bool   // see keeps
 	listen string // the address that its clients connect to, as it is logged
@@ -108,26 +95,6 @@ type Route struct {
 	Gate *Gate
 }
 
-// Key says what a session is hashed by.
-type Key uint8
-
-// The keys.
-const (
-	NoKey         Key = iota
-	ClientAddress     // nginx's $remote_addr
-	FixedKey          // Route.KeyText
-)
-
-// HeaderVersion is a version of the PROXY protocol.
-type HeaderVersion uint8
-
-// The values of proxy_protocol.
-const (
-	NoHeader HeaderVersion = iota
-	HeaderV1
-	HeaderV2
-)
-
 // fronted reports whether a client at addr must begin with a PROXY header.
 func (r *Route) fronted(addr netip.Addr) bool {
 	for _, p := range r.Fronts {
@@ -142,6 +109,6 @@ func (r *Route) fronted(addr netip.Addr) bool {
 // they refuse may be about it.
 func (s *session) clientVisible() bool {
 	b := &s.route.Bind
-	return s.route.Header != NoHeader || b.Client ||
+	return s.to.Header != NoHeader || b.Client ||
 		b.Value != nil && s.from.IsValid() && s.record.source.Addr() == s.from.Addr()
 }

@@ -103,7 +103,7 @@ type session struct {
 
 	route *Route
 	port  *Port
-	group *upstream.Group // nil until it is admitted
+	to    *Destination // nil until it is admitted, and where there is none
 	turn  upstream.Turn
 	peer  *upstream.Peer // held until released; nil before and after
 	next  *upstream.Peer // held beside it, from its choice until it is tried; see another

@@ -36,7 +36,7 @@ func (w *worker) expired(s *session) {
 		s.peer.Waited(w.seconds())
 	}
 	if s.state == stateQueue {
-		s.group.Poll(w.seconds())
+		s.to.Group.Poll(w.seconds())
 	}
 	at := w.deadline(s)
 	if at > w.loop.Now() {
