@@ -89,7 +89,7 @@ func TestQuitAfterDeadline(t *testing.T) {
 	wait := inGap(t, client, a, gaps)
 	idle := hold(t, &ledger.Client{Addr: client.Addr}, idles)
 	p.Signal(syscall.SIGQUIT)
-	p.Await(fmt.Sprintf(`worker_shutdown_timeout has passed, sessions cut \{"cut_idle": %d, "cut_in_gap": %d`, idles, gaps), 1)
+	p.Await(fmt.Sprintf(`worker_shutdown_timeout has passed, sessions cut \{"ended": %d, "half_closed": %d`, idles, gaps), 1)
 	for _, h := range idle {
 		require.ErrorContains(t, h.Noop(), "EOF")
 		h.Abandon()
