@@ -97,6 +97,9 @@ func (i *instance) settle(c settings, next *server.Next) error {
 		if err := next.GiveTo(c.identity.UID); err != nil {
 			i.logger.Warn("listener keeps its owner, and reloads open no other on its port", zap.Error(err))
 		}
+		for _, w := range c.lost(false) {
+			i.logger.Warn(w)
+		}
 		if err := c.identity.Become(capabilities(c.Config)...); err != nil {
 			return fmt.Errorf("become user %q: %w", c.User, err)
 		}
