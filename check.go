@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"smtplb/conf"
 	"smtplb/internal/errorlog"
@@ -82,9 +83,17 @@ func (s settings) lost(rotation bool) []string {
 			files.Read = append(files.Read, path)
 		}
 	}
+	add := func(path string) {
+		if errorlog.IsFile(path) && !slices.Contains(files.Append, path) {
+			files.Append = append(files.Append, path)
+		}
+	}
 	for log := range s.errorLogs() {
-		if errorlog.IsFile(log.Path) && !slices.Contains(files.Append, log.Path) {
-			files.Append = append(files.Append, log.Path)
+		add(log.Path)
+	}
+	for log := range s.accessLogs() {
+		if !strings.Contains(log.Path, "$") { // else the user makes it, when there is a session for it
+			add(log.Path)
 		}
 	}
 	if rotation {

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"smtplb/conf"
 	"smtplb/internal/errorlog"
@@ -15,7 +16,7 @@ import (
 )
 
 // settings are a configuration with what the command line adds to it. The paths
-// of its pid file and its log are absolute.
+// of its pid file and its logs are absolute.
 type settings struct {
 	*conf.Config
 	identity *process.Identity // whom to become; nil: nobody else
@@ -49,6 +50,16 @@ func (c command) path(path string) string {
 	return c.prefix + path
 }
 
+// absolute is where a path leads whatever the working directory will be. As for
+// nginx, one that begins with a variable is relative, too.
+func (c command) absolute(path string) (string, error) {
+	if filepath.IsAbs(path) {
+		return path, nil
+	}
+	prefix, err := filepath.Abs(c.prefix)
+	return strings.TrimSuffix(prefix, "/") + "/" + path, err
+}
+
 // load reads the configuration file, or the one in the program if file is empty.
 func (c command) load(file string) (settings, error) {
 	var s settings
@@ -65,7 +76,7 @@ func (c command) load(file string) (settings, error) {
 		s.Pid = c.pid
 	}
 	if s.Pid != "" {
-		if s.Pid, err = filepath.Abs(c.path(s.Pid)); err != nil {
+		if s.Pid, err = c.absolute(s.Pid); err != nil {
 			return settings{}, err
 		}
 	}
@@ -74,7 +85,14 @@ func (c command) load(file string) (settings, error) {
 			log.Path, log.Position = c.errorLog, conf.Position{}
 		}
 		if errorlog.IsFile(log.Path) {
-			if log.Path, err = filepath.Abs(c.path(log.Path)); err != nil {
+			if log.Path, err = c.absolute(log.Path); err != nil {
+				return settings{}, err
+			}
+		}
+	}
+	for log := range s.accessLogs() {
+		if errorlog.IsFile(log.Path) {
+			if log.Path, err = c.absolute(log.Path); err != nil {
 				return settings{}, err
 			}
 		}
@@ -94,6 +112,19 @@ func (s settings) errorLogs() iter.Seq[*conf.ErrorLog] {
 		for _, server := range s.Servers {
 			for i := range server.ErrorLogs {
 				if !yield(&server.ErrorLogs[i]) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// accessLogs are those of all servers, which may share theirs, too.
+func (s settings) accessLogs() iter.Seq[*conf.AccessLog] {
+	return func(yield func(*conf.AccessLog) bool) {
+		for _, server := range s.Servers {
+			for i := range server.AccessLogs {
+				if !yield(&server.AccessLogs[i]) {
 					return
 				}
 			}

@@ -4,7 +4,7 @@
 //
 // Its command line is nginx's, and it may be called nginx.
 //
-// Signals: HUP reads the configuration again, USR1 reopens the log, QUIT stops
+// Signals: HUP reads the configuration again, USR1 reopens the logs, QUIT stops
 // when the sessions have ended, TERM and INT stop fast.
 package main
 

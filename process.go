@@ -53,7 +53,16 @@ func (c command) serve(parent *process.Parent, stderr io.Writer) int {
 		return code
 	}
 	i.config = s
-	if err := i.start(s); err != nil {
+	// Who stops the process does not wait for a name server that is silent. The
+	// signal stays in o as well, for a start that was just done.
+	ctx, release := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
+	err = i.start(ctx, s)
+	stopped := ctx.Err() != nil
+	release()
+	switch {
+	case err != nil && stopped:
+		return exitOK
+	case err != nil:
 		return c.emerg(stderr, err)
 	}
 	defer i.close()
@@ -140,22 +149,23 @@ func (i *instance) handle(o orders) {
 	}
 }
 
-// reopen opens all logs anew, after somebody has renamed their files.
+// reopen obeys SIGUSR1.
 func (i *instance) reopen() {
-	if i.reopenErrorLogs() {
+	if i.reopenLogs() {
 		i.logger.Info("log reopened")
-	}
-	if err := i.server.ReopenLogs(); err != nil {
-		i.logger.Error("access log not reopened, writing to the old file", zap.Error(err))
 	}
 }
 
-// reopenErrorLogs reports whether all of them are open anew. A process that has
-// become another user cannot always open what root could.
-func (i *instance) reopenErrorLogs() bool {
-	err := i.log.Reopen()
-	if err != nil {
-		i.logger.Error("log not reopened, writing to the old file", zap.Error(err))
+// reopenLogs opens the files of all logs anew, after somebody has renamed them,
+// and reports whether all of them are. A process that has become another user
+// cannot always open what root could.
+func (i *instance) reopenLogs() bool {
+	ofErrors, ofSessions := i.log.Reopen(), i.server.ReopenLogs()
+	if ofErrors != nil {
+		i.logger.Error("log not reopened, writing to the old file", zap.Error(ofErrors))
 	}
-	return err == nil
+	if ofSessions != nil {
+		i.logger.Error("access log not reopened, writing to the old file", zap.Error(ofSessions))
+	}
+	return ofErrors == nil && ofSessions == nil
 }

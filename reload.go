@@ -56,7 +56,7 @@ func (i *instance) tryReload(ctx context.Context) error {
 	next.Commit()
 	i.config = c
 	// A rotation is often followed by a reload in place of a SIGUSR1.
-	i.reopenErrorLogs()
+	i.reopenLogs()
 	return nil
 }
 

@@ -17,8 +17,8 @@ import (
 )
 
 // start opens all that the configuration needs, becomes the user it names, and
-// then lets clients in.
-func (i *instance) start(c settings) (err error) {
+// then lets clients in. The end of ctx ends its name lookups, and then it fails.
+func (i *instance) start(ctx context.Context, c settings) (err error) {
 	if err := process.SetEnviron(c.Env); err != nil {
 		return err
 	}
@@ -34,7 +34,10 @@ func (i *instance) start(c settings) (err error) {
 			return
 		}
 		elsewhere := func(l conf.ErrorLog) bool { return !errorlog.IsStderr(l.Path) }
-		if slices.ContainsFunc(c.ErrorLogs, elsewhere) { // standard error gets it from our caller
+		switch {
+		case ctx.Err() != nil:
+			i.logger.Info("start given up", zap.NamedError("reason", context.Cause(ctx)))
+		case slices.ContainsFunc(c.ErrorLogs, elsewhere): // standard error gets it from our caller
 			i.logger.Log(errorlog.Emerg, "start failed", zap.Error(err))
 		}
 		i.log.Close(flushWait)
@@ -59,7 +62,7 @@ func (i *instance) start(c settings) (err error) {
 	if err != nil {
 		return err
 	}
-	next, err := i.server.Prepare(context.Background(), c.Config)
+	next, err := i.server.Prepare(ctx, c.Config)
 	if err != nil {
 		return err
 	}
@@ -93,6 +96,9 @@ func (i *instance) settle(c settings, next *server.Next) error {
 		}
 		if err := next.GiveTo(c.identity.UID); err != nil {
 			i.logger.Warn("listener keeps its owner, and reloads open no other on its port", zap.Error(err))
+		}
+		for _, w := range c.lost(false) {
+			i.logger.Warn(w)
 		}
 		if err := c.identity.Become(capabilities(c.Config)...); err != nil {
 			return fmt.Errorf("become user %q: %w", c.User, err)

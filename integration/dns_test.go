@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -81,11 +82,16 @@ func (d *dns) launch(t testing.TB) smtptest.Launch {
 	dir := t.TempDir()
 	host, _, err := net.SplitHostPort(d.conn.LocalAddr().String())
 	require.NoError(t, err)
+	binary := smtptest.Build(t)
 	resolvConf, script := filepath.Join(dir, "resolv.conf"), filepath.Join(dir, "run")
 	require.NoError(t, os.WriteFile(resolvConf, []byte("nameserver "+host+"\n"), 0o644))
+	// A child that another test forks meanwhile would hold the script open for
+	// writing, and it could not be run (ETXTBSY, golang.org/issue/22315).
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	require.NoError(t, os.WriteFile(script, fmt.Appendf(nil,
 		"#!/bin/sh\nexec unshare --mount /bin/sh -c 'mount --bind %s /etc/resolv.conf && exec %s \"$@\"' smtplb \"$@\"\n",
-		resolvConf, smtptest.Build(t)), 0o755))
+		resolvConf, binary), 0o755))
 	return smtptest.Launch{Binary: script}
 }
 

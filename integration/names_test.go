@@ -129,23 +129,42 @@ func sent(p *smtptest.Process) error {
 	}
 }
 
-// A stop does not wait for the lookups of a reload.
+// A stop waits for the lookups neither of a reload nor of a start, which has then
+// failed for nobody but who waits for it to go to the background.
 //
 // Fails if the lookups are not cancelled by the signal.
-func TestStopDuringReload(t *testing.T) {
+func TestStopDuringLookups(t *testing.T) {
 	t.Parallel()
-	d := startDNS(t)
 	config := proxy(freeAddr(t), "127.0.0.1:25")
-	p := d.launch(t).Start(t, config)
-	p.Ready()
-	t.Cleanup(d.block())
-	p.Configure(config + upstream("other", server("gw.example.test:25")))
-	p.Signal(syscall.SIGHUP)
-	smtptest.Eventually(t, patience, "the reload has asked for the name", func() bool { return d.questions() > 0 })
+	for _, test := range []struct {
+		name, first, then string // what the process starts with, and reloads
+		signal            syscall.Signal
+		code              int
+		said              string
+	}{
+		{"reload", config, config + upstream("other", server("gw.example.test:25")), syscall.SIGTERM, 0, `signal received, stopping {"signal": "terminated"}`},
+		{"start", config + upstream("other", server("gw.example.test:25")), "", syscall.SIGTERM, 0, `start given up {"reason": "terminated signal received"}`},
+		{"start, quit", config + upstream("other", server("gw.example.test:25")), "", syscall.SIGQUIT, 0, `start given up {"reason": "quit signal received"}`},
+		{"start, background", "daemon = true\n" + config + upstream("other", server("gw.example.test:25")), "", syscall.SIGINT, 1, "start given up"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			d := startDNS(t)
+			t.Cleanup(d.block())
+			p := d.launch(t).Start(t, test.first)
+			if test.then != "" {
+				p.Ready()
+				p.Configure(test.then)
+				p.Signal(syscall.SIGHUP)
+			}
+			smtptest.Eventually(t, patience, "the name has been asked for", func() bool { return d.questions() > 0 })
 
-	start := time.Now()
-	p.Signal(syscall.SIGTERM)
-	require.Zero(t, p.Exit(patience))
-	require.Less(t, time.Since(start), 4*time.Second, "a lookup gives up after 5 s")
-	require.Zero(t, p.Count("reload done|reload failed"))
+			start := time.Now()
+			p.Signal(test.signal)
+			require.Equal(t, test.code, p.Exit(patience), p.Log())
+			require.Less(t, time.Since(start), 4*time.Second, "a lookup gives up after 5 s")
+			require.Contains(t, p.Log(), test.said)
+			require.Zero(t, p.Count(`reload done|reload failed|emerg|error\]`), p.Log())
+		})
+	}
 }

@@ -260,7 +260,7 @@ func TestUser(t *testing.T) {
 	b.configure(config("25", "26"))
 	b.signal("reload")
 	b.await("reload done", 1)
-	require.NotContains(t, b.log(), "[warn]")
+	require.NotContains(t, b.log(), "[warn]", "neither of the reload nor of the start")
 	require.Equal(t, "aa", visits(t, host+":26", 2))
 
 	// logrotate's way without "create", and with it.
@@ -298,6 +298,24 @@ func TestUser(t *testing.T) {
 	// The next start finds it all usable.
 	b = startBackground(t, b.program, dir, config("25"))
 	require.Equal(t, "a", visits(t, host+":25", 1))
+}
+
+// A log that root has made in a directory of the user's stays root's: the start
+// says so, and not only the reload that cannot open it anew.
+//
+// Fails if only -t looks, or at error logs alone.
+func TestUserCannotReopen(t *testing.T) {
+	t.Parallel()
+	if smtptest.RaceEnabled() {
+		t.Skip("with cgo, which the race detector needs, Go cannot change all threads")
+	}
+	dir := openDir(t)
+	require.NoError(t, os.Chown(dir, 65534, -1))
+	p := smtptest.Start(t, "user = 'nobody'\n[[log_format]]\nname = 'f'\nformat = '$status'\n"+
+		proxy(freeAddr(t), "192.0.2.1:25", fmt.Sprintf("access_log = { path = '%s/log', format = 'f' }", dir)))
+	p.Await(`\[warn\] user "nobody": `+dir+`/log: permission denied: the log cannot be opened again`, 1)
+	hangUp(t, p)
+	p.Await("access log not reopened, writing to the old file", 1)
 }
 
 // A right that only some configurations need is kept for them alone: a reload

@@ -89,7 +89,7 @@ func TestQuitAfterDeadline(t *testing.T) {
 	wait := inGap(t, client, a, gaps)
 	idle := hold(t, &ledger.Client{Addr: client.Addr}, idles)
 	p.Signal(syscall.SIGQUIT)
-	p.Await(fmt.Sprintf(`worker_shutdown_timeout has passed, sessions cut \{"cut_idle": %d, "cut_in_gap": %d`, idles, gaps), 1)
+	p.Await(fmt.Sprintf(`worker_shutdown_timeout has passed, sessions cut \{"ended": %d, "half_closed": %d`, idles, gaps), 1)
 	for _, h := range idle {
 		require.ErrorContains(t, h.Noop(), "EOF")
 		h.Abandon()
@@ -225,42 +225,56 @@ func TestStopIsHeard(t *testing.T) {
 	require.Zero(t, p.Exit(patience))
 }
 
-// SIGUSR1 goes on with a new file where the log was, after it was renamed, and
-// no line is lost in between.
+// SIGUSR1, and a reload as in nginx, go on with new files where the logs were,
+// after these were renamed; no line is lost in between, and when the log says that
+// it is done, nobody writes to the old files any more.
 //
-// Fails if the old file is kept.
-func TestUsr1ReopensLog(t *testing.T) {
+// Fails if an old file is kept, by either signal, or if it is said before.
+func TestRotation(t *testing.T) {
 	t.Parallel()
-	a := mx(t, "a")
-	addr, dir := freeAddr(t), t.TempDir()
-	path, rotated := filepath.Join(dir, "log"), filepath.Join(dir, "log.1")
-	lines := func(path, what string) int {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return 0
-		}
-		return strings.Count(string(text), what)
+	for _, test := range []struct {
+		signal syscall.Signal
+		done   string
+	}{{syscall.SIGUSR1, "log reopened"}, {syscall.SIGHUP, "reload done"}} {
+		t.Run(test.done, func(t *testing.T) {
+			t.Parallel()
+			a := mx(t, "a")
+			addr, dir := freeAddr(t), t.TempDir()
+			lines := func(name, what string) int {
+				text, err := os.ReadFile(filepath.Join(dir, name))
+				if err != nil {
+					return 0
+				}
+				return strings.Count(string(text), what)
+			}
+			p := smtptest.Launch{}.Start(t, fmt.Sprintf("error_log = { path = '%s/log', level = 'info' }\n", dir)+
+				"[[log_format]]\nname = 'end'\nformat = '$session_end'\n"+
+				upstream("mail", server(a.Addr()))+
+				proxy(addr, "mail", fmt.Sprintf("access_log = { path = '%s/access', format = 'end' }", dir)))
+			smtptest.Eventually(t, patience, "the log says ready", func() bool { return lines("log", "] ready {") == 1 })
+			client := &ledger.Client{Addr: addr, Concurrency: 2}
+			stop := run(t, client)
+			more(t, client, 20)
+			for _, name := range []string{"log", "access"} {
+				require.NoError(t, os.Rename(filepath.Join(dir, name), filepath.Join(dir, name+".1")))
+			}
+			more(t, client, 20)
+			require.NoFileExists(t, filepath.Join(dir, "log"))
+			p.Signal(test.signal)
+			smtptest.Eventually(t, patience, test.done, func() bool { return lines("log", test.done) == 1 })
+			whole, wholeAccess := lines("log.1", "\n"), lines("access.1", "\n")
+			more(t, client, 20)
+			stop()
+			requireAll(t, client, a)
+			p.Signal(syscall.SIGTERM)
+			require.Zero(t, p.Exit(patience))
+			require.Equal(t, whole, lines("log.1", "\n"))
+			require.Equal(t, wholeAccess, lines("access.1", "\n"))
+			require.Equal(t, client.Tally().Sessions, lines("log", "session ended")+lines("log.1", "session ended"))
+			require.Equal(t, client.Tally().Sessions, lines("access", "\n")+lines("access.1", "\n"))
+			require.Empty(t, p.Log(), "the log is in the file")
+		})
 	}
-	p := smtptest.Launch{}.Start(t, fmt.Sprintf("error_log = { path = %q, level = 'info' }\n", path)+
-		upstream("mail", server(a.Addr()))+proxy(addr, "mail"))
-	smtptest.Eventually(t, patience, "the log says ready", func() bool { return lines(path, "] ready {") == 1 })
-	client := &ledger.Client{Addr: addr, Concurrency: 2}
-	stop := run(t, client)
-	more(t, client, 20)
-	require.NoError(t, os.Rename(path, rotated))
-	more(t, client, 20)
-	require.NoFileExists(t, path)
-	p.Signal(syscall.SIGUSR1)
-	smtptest.Eventually(t, patience, "the log is reopened", func() bool { return lines(path, "log reopened") == 1 })
-	whole := lines(rotated, "\n")
-	more(t, client, 20)
-	stop()
-	requireAll(t, client, a)
-	p.Signal(syscall.SIGTERM)
-	require.Zero(t, p.Exit(patience))
-	require.Equal(t, whole, lines(rotated, "\n"))
-	require.Equal(t, client.Tally().Sessions, lines(path, "session ended")+lines(rotated, "session ended"))
-	require.Empty(t, p.Log(), "the log is in the file")
 }
 
 // A program that is killed, under whatever starts it again, listens again as

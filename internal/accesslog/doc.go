@@ -4,7 +4,7 @@
 //	logs := accesslog.NewSet(logger)
 //	log, err := logs.Open(accesslog.Target{Path: "/var/log/smtplb/access.log", Buffer: 64 << 10, Flush: time.Second})
 //	log.Write(line)                // by any session's loop
-//	err = logs.Reopen()            // SIGUSR1
+//	err = logs.Reopen()            // SIGUSR1, and a reload
 //	log.Release()                  // when a configuration ends
 //	err = logs.Close(time.Second)  // the last lines, or a second
 //

@@ -86,10 +86,14 @@ func (id Identity) become(mask uint64) error {
 
 // onAllThreads calls prctl on each thread: what it sets is a thread's own.
 func onAllThreads(what string, option, value uintptr) error {
-	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, option, value, 0, 0, 0, 0); errno != 0 {
-		return os.NewSyscallError(what, errno)
+	_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, option, value, 0, 0, 0, 0)
+	switch errno {
+	case 0:
+		return nil
+	case unix.ENOTSUP:
+		return fmt.Errorf("%w: this program was built with cgo, build it with CGO_ENABLED=0", os.NewSyscallError(what, errno))
 	}
-	return nil
+	return os.NewSyscallError(what, errno)
 }
 
 // permitted is what capabilities this thread may have.

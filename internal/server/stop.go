@@ -26,7 +26,7 @@ const (
 // A receive from hurry turns Quit into a Stop with the given limit.
 func (s *Server) Quit(limit, stopLimit time.Duration, hurry <-chan os.Signal) {
 	s.closePorts()
-	s.log.Info("graceful stop, waiting for sessions", zap.Int("sessions", s.engine.Sessions()), zap.Duration("limit", limit))
+	s.log.Info("graceful stop, waiting for sessions", zap.Int("sessions", s.engine.Sessions()), within(limit))
 	done, hurried := s.wait(limit, hurry)
 	if hurried {
 		s.Stop(stopLimit, hurry)
@@ -35,10 +35,18 @@ func (s *Server) Quit(limit, stopLimit time.Duration, hurry <-chan os.Signal) {
 	if !done {
 		cut := s.engine.CutIdle()
 		s.log.Warn("worker_shutdown_timeout has passed, sessions cut",
-			zap.Int("cut_idle", cut.Idle), zap.Int("cut_in_gap", cut.InGap), zap.Duration("last_answers_within", halfCloseWait))
+			zap.Int("ended", cut.Idle), zap.Int("half_closed", cut.InGap), zap.Duration("last_answers_within", halfCloseWait))
 		s.wait(halfCloseWait, hurry)
 	}
 	s.end()
+}
+
+// within is the limit of a stop, for the log.
+func within(limit time.Duration) zap.Field {
+	if limit == 0 {
+		return zap.String("limit", "none")
+	}
+	return zap.Duration("limit", limit)
 }
 
 // Stop stops fast: nothing new is accepted, clients are not read any more,
@@ -47,7 +55,7 @@ func (s *Server) Quit(limit, stopLimit time.Duration, hurry <-chan os.Signal) {
 func (s *Server) Stop(limit time.Duration, hurry <-chan os.Signal) {
 	s.closePorts()
 	cut := s.engine.HalfClose()
-	s.log.Info("fast stop", zap.Int("cut_idle", cut.Idle), zap.Int("cut_in_gap", cut.InGap), zap.Duration("limit", limit))
+	s.log.Info("fast stop", zap.Int("ended", cut.Idle), zap.Int("half_closed", cut.InGap), within(limit))
 	s.wait(limit, hurry)
 	s.end()
 }
