@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -264,6 +265,9 @@ func (r *ngxReader) check(b *ngxBlock, d nginx.Directive) error {
 	}
 	if c.DownInterval == 0 {
 		c.DownInterval = c.Interval
+	}
+	if c.MailFrom != "" && c.RcptTo == "" {
+		return errors.New(`"mail_from" in "check" needs "rcpt_to": without a recipient no sender is named`)
 	}
 	return nil
 }
