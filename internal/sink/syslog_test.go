@@ -7,6 +7,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// A server whose name nobody knows is found out by a test of the configuration,
+// as by nginx, not by the start behind it.
+//
+// Fails if Check reads the parameters only.
+func TestCheckLooksNamesUp(t *testing.T) {
+	t.Parallel()
+	require.ErrorContains(t, Check("syslog:server=a..b"), `host not found in syslog server "a..b:514"`)
+	require.NoError(t, Check("syslog:server=127.0.0.1"))
+	require.NoError(t, Check("syslog:server=unix:/none"))
+}
+
 // TestSyslogParameters holds the texts of nginx 1.22, less "in FILE:LINE".
 func TestSyslogParameters(t *testing.T) {
 	t.Parallel()
