@@ -52,7 +52,7 @@ func parseURL(text string, listen bool) (u ngxURL, err error) {
 	} else if strings.ContainsAny(text, "/?") {
 		return u, errors.New("invalid host")
 	}
-	if !hasPort && !brackets && listen && strings.Trim(text, "0123456789-") == "" {
+	if !hasPort && !brackets && listen && text != "" && strings.Trim(text, "0123456789-") == "" {
 		host, port, hasPort = "*", text, true
 	}
 	if u.noPort = !hasPort && u.Path == ""; hasPort {
