@@ -462,6 +462,8 @@ stream {
     proxy_upstream_buffer 100;
     server { listen 127.0.0.1:3; proxy_pass h:1; smtp on; proxy_timeout 50s; }
     server { listen 127.0.0.1:4; proxy_pass h:1; proxy_timeout 50s; }
+    upstream a { server h:1; check_smtp_send "EHLO b"; }
+    upstream b { server h:1; check_smtp_send "EHLO b"; check type=smtp; }
 }`)
 	require.Equal(t, []string{
 		`"worker_connections" has no effect: worker_rlimit_nofile bounds the sessions in n.conf:2`,
@@ -470,6 +472,7 @@ stream {
 		`"server_name" has no effect: an address has one server in n.conf:5`,
 		`low address bits of 10.0.0.1/8 are meaningless in n.conf:6`,
 		`the "proxy_upstream_buffer" directive is deprecated, use the "proxy_buffer_size" directive instead in n.conf:7`,
+		`"check_smtp_send" has no effect: upstream "a" has no "check" in n.conf:10`,
 		`proxy_timeout below 600s cuts off servers that are slow to take a message, which then arrives twice (RFC 5321 section 4.5.3.2.6) in n.conf:8`,
 	}, c.Warnings)
 	require.Equal(t, 1<<10, c.Servers[0].BufferSize)

@@ -85,7 +85,7 @@ func (t *rangeTable) add(r addrRange, text string) (odd []string, err error) {
 		switch {
 		case piece.first < old.first || piece.last > old.last:
 			return fmt.Errorf("range %q overlaps %q", text, old.String())
-		case piece.first == old.first && piece.last == old.last:
+		case piece.first == old.first && piece.last == old.last && odd == nil: // 65536 pieces are one range
 			odd = append(odd, fmt.Sprintf("duplicate range %q, value: %q, old value: %q", text, r.value, old.value))
 		}
 		around := ranges{piece}

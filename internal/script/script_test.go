@@ -328,6 +328,18 @@ func TestGeoWarnings(t *testing.T) {
 		`3 duplicate range "1.1.1.1-1.1.1.2", value: "d", old value: "c"`, `4 no address range "1.1.1.1-1.1.1.1" to delete`}, texts(warnings))
 }
 
+// A range that is given twice is odd once, however many pieces nginx makes of it.
+//
+// Fails if each piece has a warning, which were megabytes for a line.
+func TestRangeIsOddOnce(t *testing.T) {
+	t.Parallel()
+	warnings, err := NewScope(Process{}).Geo(Geo{Variable: "$x", Ranges: true, Entries: []Entry{
+		{"0.0.0.0-255.255.255.254", "a"}, {"0.0.0.0-255.255.255.254", "b"},
+	}})
+	require.NoError(t, err)
+	require.Equal(t, 1, len(warnings)) // not Len, which would print them
+}
+
 // What is wrong with an entry is said of that entry, which has a line.
 //
 // Fails if any block gives its own place for it.
