@@ -213,7 +213,7 @@ func (w *walk) config() []nginx.Directive {
 //
 // Fails if quoted leaves out a control character, if a field of Config is not
 // written, and if what has no words in TOML is accepted in an nginx.conf.
-func TestAppendTOMLOfAny(t *testing.T) {
+func TestExplainAny(t *testing.T) {
 	t.Parallel()
 	for _, row := range slices.Concat(ngxProcess, ngxGroups, ngxSessions, ngxOurs) {
 		elsewhere := []string{"log_format", "limit_conn_zone", "server", "proxy_pass", "return", "pass", "check_smtp_send"}
@@ -226,7 +226,7 @@ func TestAppendTOMLOfAny(t *testing.T) {
 		text := nginx.Format(w.config())
 		c, err := parseNginx(text)
 		require.NoError(t, err, "%s", text)
-		out := AppendTOML(nil, c)
+		out := Explain(c)
 		again, err := Parse("again.toml", out)
 		require.NoError(t, err, "%s\n%s", text, out)
 		require.Equal(t, placeless(c), placeless(again), "%s", text)
