@@ -103,7 +103,7 @@ func (w *walk) chance() bool { return rapid.Bool().Draw(w.T, "chance") }
 // line makes a directive of what is said behind its name.
 func (w *walk) line(name, said string) nginx.Directive {
 	d := nginx.Directive{Name: name}
-	for _, word := range strings.Fields(said) {
+	for word := range strings.FieldsSeq(said) {
 		if optional, ok := strings.CutPrefix(word, "?"); ok {
 			if word = optional; w.chance() {
 				continue
