@@ -21,7 +21,7 @@ func comment(text []byte, title string, lines []string) []byte {
 	}
 	text = fmt.Appendf(text, "\n# %s\n", title)
 	for _, line := range lines {
-		text = fmt.Appendf(text, "# - %s\n", line)
+		text = fmt.Appendf(text, "# - %s\n", printable(line)) // a file's name may have a line feed
 	}
 	return text
 }

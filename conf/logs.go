@@ -52,6 +52,7 @@ func (r *reader) logFormats(c *Config, n *node) {
 
 // formatTexts reads a text, or the pieces of one.
 func (r *reader) formatTexts(f *LogFormat, n *node) {
+	f.Texts = make([]string, 0, len(n.elements()))
 	for _, piece := range n.elements() {
 		text, err := anyText(piece)
 		if err != nil {

@@ -52,7 +52,7 @@ func parseURL(text string, listen bool) (u ngxURL, err error) {
 	} else if strings.ContainsAny(text, "/?") {
 		return u, errors.New("invalid host")
 	}
-	if !hasPort && !brackets && listen && strings.Trim(text, "0123456789-") == "" {
+	if !hasPort && !brackets && listen && text != "" && strings.Trim(text, "0123456789-") == "" {
 		host, port, hasPort = "*", text, true
 	}
 	if u.noPort = !hasPort && u.Path == ""; hasPort {
@@ -71,8 +71,9 @@ func parseURL(text string, listen bool) (u ngxURL, err error) {
 		if err != nil || !ip.Is6() {
 			return u, errors.New("invalid IPv6 address")
 		}
-		// So nginx has IPv4 addresses beside [::] with ipv6only=off.
-		if listen && ip.Is4In6() {
+		// So nginx has IPv4 addresses beside [::] with ipv6only=off. To connect to
+		// one is to connect to the IPv4 address.
+		if ip.Is4In6() {
 			host = ip.Unmap().String()
 			u.Text = net.JoinHostPort(host, port)
 		}

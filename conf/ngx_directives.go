@@ -186,7 +186,7 @@ var ngxIdle = []ngxDirective{
 	{"check_shm_size", inStream, args1, idle(oneProcess)},
 	{"map_hash_bucket_size", inStream, args1, idle(noTables)},
 	{"map_hash_max_size", inStream, args1, idle(noTables)},
-	{"open_log_file_cache", inSession, oneMore, (*ngxReader).openLogFileCache},
+	{"open_log_file_cache", inSession, oneMore &^ more, (*ngxReader).openLogFileCache},
 	{"preread_buffer_size", inSession, args1, idle("nothing is read before a server is connected")},
 	{"preread_timeout", inSession, args1, idle("nothing is read before a server is connected")},
 	{"proxy_requests", inSession, args1, idle("it is for UDP")},

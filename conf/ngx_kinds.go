@@ -155,13 +155,11 @@ func (r *ngxReader) bind(block *ngxBlock, d nginx.Directive) error {
 		block.set(func(s *ngxServer) { s.Bind = nil })
 		return nil
 	}
-	b := Bind{Text: text}
-	if !strings.Contains(text, "$") {
-		var err error
-		if b, err = parseBind(text); err != nil || b.Host == "" {
-			return fmt.Errorf(`invalid address "%s"`, text)
-		}
-	} else if _, err := ngxWord(d); err != nil {
+	b, err := parseBind(text)
+	if err != nil || b.Host+b.Text == "" {
+		return fmt.Errorf(`invalid address "%s"`, text)
+	}
+	if _, err := ngxWord(d); err != nil {
 		return err
 	}
 	if len(d.Args) == 2 {

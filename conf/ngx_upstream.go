@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,6 +25,11 @@ func (r *ngxReader) upstream(outer *ngxBlock, d nginx.Directive) error {
 
 	b := &ngxBlock{context: inUpstream, at: d, outer: outer, seen: make(map[string]bool), upstream: u}
 	r.walk(b, d.Block)
+	for _, name := range []string{"check_smtp_send", "check_smtp_expect_alive"} {
+		if b.seen[name] && !u.Check.On {
+			r.warn(u.Position, `"%s" has no effect: upstream "%s" has no "check"`, name, u.Name)
+		}
+	}
 	if b.lines == 0 && d.End > 0 {
 		r.problem(Position{File: d.File, Line: d.End}, "no servers are inside upstream")
 	}
@@ -264,6 +270,9 @@ func (r *ngxReader) check(b *ngxBlock, d nginx.Directive) error {
 	}
 	if c.DownInterval == 0 {
 		c.DownInterval = c.Interval
+	}
+	if c.MailFrom != "" && c.RcptTo == "" {
+		return errors.New(`"mail_from" in "check" needs "rcpt_to": without a recipient no sender is named`)
 	}
 	return nil
 }

@@ -26,9 +26,10 @@ func ngxTexts(words ...string) error {
 	return nil
 }
 
-// ngxVariable is the name of a variable to be defined.
+// ngxVariable is the name of a variable to be defined. A second dollar is ours to
+// refuse: no text could use that name, and TOML has no way to write it.
 func ngxVariable(name string) error {
-	if _, err := str(literal("", name)); err != nil || name == "$" || name[0] != '$' {
+	if _, err := str(literal("", name)); err != nil || name == "$" || name[0] != '$' || name[1] == '$' {
 		return fmt.Errorf(`invalid variable name "%s"`, name)
 	}
 	return ngxTexts(name)
@@ -125,8 +126,8 @@ func (r *ngxReader) returnText(b *ngxBlock, d nginx.Directive) error {
 }
 
 func (r *ngxReader) passToText(b *ngxBlock, d nginx.Directive) error {
-	text := d.Args[0]
-	if err := ngxTexts(text); err != nil {
+	text, err := ngxWord(d)
+	if err != nil {
 		return err
 	}
 	b.set(func(s *ngxServer) {
@@ -140,7 +141,7 @@ func (r *ngxReader) passToText(b *ngxBlock, d nginx.Directive) error {
 func (r *ngxReader) pass(b *ngxBlock, d nginx.Directive) error {
 	pass := &Pass{Position: place(d)}
 	if text := d.Args[0]; strings.Contains(text, "$") {
-		if err := ngxTexts(text); err != nil {
+		if _, err := ngxWord(d); err != nil {
 			return err
 		}
 		pass.Text = text

@@ -12,7 +12,8 @@ import (
 )
 
 // AppendTOML writes c to b as a TOML file that says everything, defaults too.
-// Load makes the same Config of it, but for positions and warnings.
+// Load makes the same Config of it, but for positions and warnings, unless it has
+// more keys and values than a TOML file may have, as with thousands of servers.
 func AppendTOML(b []byte, c *Config) []byte {
 	p := &printer{b}
 	p.key("worker_processes", processesText(c.WorkerProcesses))

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -192,6 +193,19 @@ denied = "Access denied"
 # - At 127.0.0.1:10025: proxy_next_upstream_timeout ends a running try, too.
 `, text[strings.Index(text, "\n# "):])
 	again, err := Parse("again.toml", []byte(text))
+	require.NoError(t, err)
+	require.Equal(t, placeless(c), placeless(again))
+}
+
+// Fails if a name with a line feed ends a comment.
+func TestExplainOddName(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "a\nb.conf")
+	require.NoError(t, os.WriteFile(path, []byte("events { worker_connections 1; } stream { server { listen 1; return x; } }"), 0o600))
+	c, err := Load(path)
+	require.NoError(t, err)
+	require.NotEmpty(t, c.Warnings)
+	again, err := Parse("again.toml", Explain(c))
 	require.NoError(t, err)
 	require.Equal(t, placeless(c), placeless(again))
 }

@@ -11,9 +11,12 @@ func (p *printer) variables(c *Config) {
 		p.line("\n[[log_format]]")
 		p.key("name", quoted(f.Name))
 		p.key("escape", quoted(f.Escape))
-		if len(f.Texts) == 1 {
+		switch len(f.Texts) {
+		case 0: // escape= and nothing else, in an nginx.conf
+			p.key("format", "[]")
+		case 1:
 			p.key("format", quoted(f.Texts[0]))
-		} else {
+		default:
 			p.list("format", f.Texts, quoted)
 		}
 	}

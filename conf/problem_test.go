@@ -1,6 +1,8 @@
 package conf
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -361,10 +363,17 @@ t.toml:6:1: unknown key "pidd" (did you mean "pid"?)`},
 }
 
 // FuzzParse holds that no text makes Parse panic, say nothing, or name a place
-// that is not in the file.
+// that is not in the file; and what it accepts can be written again.
 func FuzzParse(f *testing.F) {
 	for _, c := range problemCases {
 		f.Add(c.text)
+	}
+	paths, err := filepath.Glob("../examples/*.toml")
+	require.NoError(f, err)
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		require.NoError(f, err)
+		f.Add(string(text))
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		if strings.Contains(text, "include") {
@@ -373,6 +382,7 @@ func FuzzParse(f *testing.F) {
 		c, err := Parse("f", []byte(text))
 		if err == nil {
 			require.NotEmpty(t, c.Servers)
+			requireSame(t, c)
 			return
 		}
 		require.Nil(t, c)

@@ -11,10 +11,10 @@ import (
 // Bounds of one configuration, all its files together. They hold before the
 // TOML library sees a byte of a file, since it has none of its own.
 const (
-	maxNodes = 100_000 // 10,000 servers with all their parameters fit
-	maxDepth = 8       // the language itself needs 5, as in server[0].listen[0].address
-	maxToken = 4096    // nginx's NGX_CONF_BUFFER
-	maxName  = 64      // the longest directive has 27 letters
+	maxNodes = 100_000    // 10,000 servers with all their parameters fit
+	maxDepth = 8          // the language itself needs 5, as in server[0].listen[0].address
+	maxToken = 6*4096 + 2 // a word of an nginx.conf (NGX_CONF_BUFFER), if each byte becomes an escape
+	maxName  = 64         // the longest directive has 27 letters
 )
 
 // A scanner finds the place of every key and value of a TOML text, which the

@@ -32,8 +32,9 @@
 //
 // # Paths with variables
 //
-// Where a path has variables, each line brings its own (WriteTo). The files stay
-// open for up to ten seconds, and at most 64 of them at a time.
+// Where a path has variables, each line brings its own (WriteTo). At most 64 of
+// the files are open at a time, and the first line that comes ten seconds after
+// one was opened, whatever its path, closes it.
 //
 // # Losses
 //

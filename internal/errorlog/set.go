@@ -64,7 +64,7 @@ func (s *Set) Logger() *zap.Logger { return s.own.logger }
 func (s *Set) Log(targets ...Target) (*Log, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	key := fmt.Sprint(targets)
+	key := fmt.Sprintf("%q", targets) // quoted: a path may look like the end of one target and another
 	if l := s.logs[key]; l != nil {
 		l.uses++
 		return l, nil

@@ -43,6 +43,21 @@ func descriptors(t *testing.T, path string) (n int) {
 	return n
 }
 
+// Logs are the same only if all their targets are, whatever the paths look like.
+//
+// Fails if the targets are told apart by their text without quotes.
+func TestOddPaths(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir() + "/"
+	require.NoError(t, os.MkdirAll(dir+"a info} {"+dir, 0o755))
+	s := open(t)
+	one, err := s.Log(Target{dir + "a info} {" + dir + "b", Warn})
+	require.NoError(t, err)
+	two, err := s.Log(Target{dir + "a", Notice}, Target{dir + "b", Warn})
+	require.NoError(t, err)
+	require.NotSame(t, one, two)
+}
+
 // Every target of a log gets what its own level lets through, one that is given
 // twice gets it twice, and logs that name a file share it.
 //

@@ -2,6 +2,7 @@ package script
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -25,7 +26,7 @@ type Geo struct {
 
 // Geo defines a variable by a geo block. The name of the source is looked up by
 // Build. The warnings are what an operator should know and nginx would log.
-func (s *Scope) Geo(g Geo) (warnings []string, err error) {
+func (s *Scope) Geo(g Geo) (warnings []*EntryError, err error) {
 	d := &geography{source: g.Source}
 	if g.Source == "$" || g.Source != "" && g.Source[0] != '$' {
 		return nil, fmt.Errorf("invalid variable name %q", g.Source)
@@ -33,10 +34,25 @@ func (s *Scope) Geo(g Geo) (warnings []string, err error) {
 	if err := s.define(g.Variable, g.Volatile, d); err != nil {
 		return nil, err
 	}
-	if g.Ranges {
-		return d.addRanges(g.Entries)
+	var table rangeTable
+	for i, e := range g.Entries {
+		var odd []string
+		if g.Ranges {
+			odd, err = d.addRange(&table, e)
+		} else {
+			odd, err = d.addNetwork(e)
+		}
+		for _, text := range odd {
+			warnings = append(warnings, &EntryError{i, errors.New(text)})
+		}
+		if err != nil {
+			return warnings, &EntryError{i, err}
+		}
 	}
-	return d.addNetworks(g.Entries)
+	if g.Ranges {
+		d.ranges = table.ranges()
+	}
+	return warnings, nil
 }
 
 // A geography is what a geo block defines.
@@ -48,74 +64,65 @@ type geography struct {
 	fallback []byte
 }
 
-func (g *geography) addNetworks(entries []Entry) (warnings []string, err error) {
-	for _, e := range entries {
-		// A default is nothing else than two networks.
-		key, nets := e.Key, []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
-		remove := key == "delete"
-		if remove {
-			key = e.Value
+func (g *geography) addNetwork(e Entry) (odd []string, err error) {
+	// A default is nothing else than two networks.
+	key, nets := e.Key, []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+	remove := key == "delete"
+	if remove {
+		key = e.Value
+	}
+	if remove || key != "default" {
+		net, exact, ok := parseNetwork(key)
+		if !ok {
+			return nil, fmt.Errorf("invalid network %q", key)
 		}
-		if remove || key != "default" {
-			net, exact, ok := parseNetwork(key)
-			if !ok {
-				return warnings, fmt.Errorf("invalid network %q", key)
-			}
-			if !exact {
-				warnings = append(warnings, fmt.Sprintf("low address bits of %s are meaningless", key))
-			}
-			nets = []netip.Prefix{net}
+		if !exact {
+			odd = append(odd, fmt.Sprintf("low address bits of %s are meaningless", key))
 		}
-		for _, net := range nets {
-			old, ok := g.networks.Get(net)
-			switch {
-			case remove && !ok:
-				warnings = append(warnings, fmt.Sprintf("no network %q to delete", key))
-			case remove:
-				g.networks.Delete(net)
-				continue
-			case ok:
-				warnings = append(warnings, fmt.Sprintf("duplicate network %q, value: %q, old value: %q", key, e.Value, old))
-			}
-			if !remove {
-				g.networks.Insert(net, []byte(e.Value))
-			}
+		nets = []netip.Prefix{net}
+	}
+	for _, net := range nets {
+		old, ok := g.networks.Get(net)
+		switch {
+		case remove && !ok:
+			odd = append(odd, fmt.Sprintf("no network %q to delete", key))
+		case remove:
+			g.networks.Delete(net)
+			continue
+		case ok:
+			odd = append(odd, fmt.Sprintf("duplicate network %q, value: %q, old value: %q", key, e.Value, old))
+		}
+		if !remove {
+			g.networks.Insert(net, []byte(e.Value))
 		}
 	}
-	return warnings, nil
+	return odd, nil
 }
 
-func (g *geography) addRanges(entries []Entry) (warnings []string, err error) {
-	var table rangeTable
-	for _, e := range entries {
-		switch e.Key {
-		case "default":
-			if g.fallback != nil {
-				warnings = append(warnings, fmt.Sprintf("duplicate default geo range value: %q, old value: %q", e.Value, g.fallback))
-			}
-			g.fallback = []byte(e.Value)
-		case "delete":
-			r, err := parseRange(e.Value)
-			if err != nil {
-				return warnings, err
-			}
-			if !table.remove(r) {
-				warnings = append(warnings, fmt.Sprintf("no address range %q to delete", e.Value))
-			}
-		default:
-			r, err := parseRange(e.Key)
-			if err != nil {
-				return warnings, err
-			}
-			r.value = []byte(e.Value)
-			w, err := table.add(r, e.Key)
-			if warnings = append(warnings, w...); err != nil {
-				return warnings, err
-			}
+func (g *geography) addRange(table *rangeTable, e Entry) (odd []string, err error) {
+	switch e.Key {
+	case "default":
+		if g.fallback != nil {
+			odd = append(odd, fmt.Sprintf("duplicate default geo range value: %q, old value: %q", e.Value, g.fallback))
 		}
+		g.fallback = []byte(e.Value)
+	case "delete":
+		r, err := parseRange(e.Value)
+		if err != nil {
+			return nil, err
+		}
+		if !table.remove(r) {
+			odd = append(odd, fmt.Sprintf("no address range %q to delete", e.Value))
+		}
+	default:
+		r, err := parseRange(e.Key)
+		if err != nil {
+			return nil, err
+		}
+		r.value = []byte(e.Value)
+		return table.add(r, e.Key)
 	}
-	g.ranges = table.ranges()
-	return warnings, nil
+	return odd, nil
 }
 
 func (g *geography) compile(s *Scope) (err error) {

@@ -26,6 +26,15 @@ type Entry struct {
 	Key, Value string
 }
 
+// An EntryError is what is wrong with, or odd about, an entry of a block.
+type EntryError struct {
+	Entry int // which one, from 0
+	Err   error
+}
+
+func (e *EntryError) Error() string { return e.Err.Error() }
+func (e *EntryError) Unwrap() error { return e.Err }
+
 // Map defines a variable by a map block. Names in its texts are looked up by
 // Build.
 func (s *Scope) Map(m Map) error {
@@ -40,7 +49,7 @@ func (s *Scope) Map(m Map) error {
 		return err
 	}
 	texts := make(map[string]int)
-	for _, e := range m.Entries {
+	for n, e := range m.Entries {
 		i, ok := texts[e.Value]
 		if !ok {
 			i = len(d.values)
@@ -48,7 +57,7 @@ func (s *Scope) Map(m Map) error {
 			d.values = append(d.values, lazy{text: e.Value})
 		}
 		if err := d.add(s, e.Key, i); err != nil {
-			return err
+			return &EntryError{n, err}
 		}
 	}
 	return nil

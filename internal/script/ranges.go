@@ -66,7 +66,7 @@ func (r addrRange) pieces(f func(run uint32, piece addrRange) error) error {
 }
 
 // add is ngx_stream_geo_add_range. The text is that of the range.
-func (t *rangeTable) add(r addrRange, text string) (warnings []string, err error) {
+func (t *rangeTable) add(r addrRange, text string) (odd []string, err error) {
 	if *t == nil {
 		*t = make(rangeTable)
 	}
@@ -85,8 +85,8 @@ func (t *rangeTable) add(r addrRange, text string) (warnings []string, err error
 		switch {
 		case piece.first < old.first || piece.last > old.last:
 			return fmt.Errorf("range %q overlaps %q", text, old.String())
-		case piece.first == old.first && piece.last == old.last:
-			warnings = append(warnings, fmt.Sprintf("duplicate range %q, value: %q, old value: %q", text, r.value, old.value))
+		case piece.first == old.first && piece.last == old.last && odd == nil: // 65536 pieces are one range
+			odd = append(odd, fmt.Sprintf("duplicate range %q, value: %q, old value: %q", text, r.value, old.value))
 		}
 		around := ranges{piece}
 		if old.first < piece.first {
@@ -98,7 +98,7 @@ func (t *rangeTable) add(r addrRange, text string) (warnings []string, err error
 		(*t)[run] = slices.Replace(list, at-1, at, around...)
 		return nil
 	})
-	return warnings, err
+	return odd, err
 }
 
 // remove is ngx_stream_geo_delete_range. It returns false if a piece was not

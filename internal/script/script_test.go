@@ -1,6 +1,7 @@
 package script
 
 import (
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -302,19 +303,59 @@ func TestMapExpressions(t *testing.T) {
 	}
 }
 
-// The warnings of nginx.
+// The warnings of nginx, and of which entries they are.
+//
+// Fails if an entry is counted from where the block begins.
 func TestGeoWarnings(t *testing.T) {
 	t.Parallel()
+	texts := func(warnings []*EntryError) (all []string) {
+		for _, w := range warnings {
+			all = append(all, fmt.Sprintf("%d %v", w.Entry, w))
+		}
+		return all
+	}
 	warnings, err := NewScope(Process{}).Geo(Geo{Variable: "$x", Entries: []Entry{
 		{"10.1.1.1/8", "a"}, {"10.0.0.0/8", "b"}, {"delete", "11.0.0.0/8"},
 	}})
 	require.NoError(t, err)
-	require.Equal(t, []string{"low address bits of 10.1.1.1/8 are meaningless",
-		`duplicate network "10.0.0.0/8", value: "b", old value: "a"`, `no network "11.0.0.0/8" to delete`}, warnings)
+	require.Equal(t, []string{"0 low address bits of 10.1.1.1/8 are meaningless",
+		`1 duplicate network "10.0.0.0/8", value: "b", old value: "a"`, `2 no network "11.0.0.0/8" to delete`}, texts(warnings))
 	warnings, err = NewScope(Process{}).Geo(Geo{Variable: "$x", Ranges: true, Entries: []Entry{
 		{"default", "a"}, {"default", "b"}, {"1.1.1.1-1.1.1.2", "c"}, {"1.1.1.1-1.1.1.2", "d"}, {"delete", "1.1.1.1-1.1.1.1"},
 	}})
 	require.NoError(t, err)
-	require.Equal(t, []string{`duplicate default geo range value: "b", old value: "a"`,
-		`duplicate range "1.1.1.1-1.1.1.2", value: "d", old value: "c"`, `no address range "1.1.1.1-1.1.1.1" to delete`}, warnings)
+	require.Equal(t, []string{`1 duplicate default geo range value: "b", old value: "a"`,
+		`3 duplicate range "1.1.1.1-1.1.1.2", value: "d", old value: "c"`, `4 no address range "1.1.1.1-1.1.1.1" to delete`}, texts(warnings))
+}
+
+// A range that is given twice is odd once, however many pieces nginx makes of it.
+//
+// Fails if each piece has a warning, which were megabytes for a line.
+func TestRangeIsOddOnce(t *testing.T) {
+	t.Parallel()
+	warnings, err := NewScope(Process{}).Geo(Geo{Variable: "$x", Ranges: true, Entries: []Entry{
+		{"0.0.0.0-255.255.255.254", "a"}, {"0.0.0.0-255.255.255.254", "b"},
+	}})
+	require.NoError(t, err)
+	require.Equal(t, 1, len(warnings)) // not Len, which would print them
+}
+
+// What is wrong with an entry is said of that entry, which has a line.
+//
+// Fails if any block gives its own place for it.
+func TestEntryErrors(t *testing.T) {
+	t.Parallel()
+	s := NewScope(Process{})
+	_, network := s.Geo(Geo{Variable: "$a", Entries: []Entry{{"default", ""}, {"x", ""}}})
+	_, ranges := s.Geo(Geo{Variable: "$b", Ranges: true, Entries: []Entry{{"default", ""}, {"1.1.1.1", ""}}})
+	for _, err := range []error{
+		network, ranges,
+		s.Map(Map{Variable: "$c", Entries: []Entry{{"a", ""}, {"A", ""}}}),
+		s.Split(Split{Variable: "$d", Parts: []Entry{{"99%", ""}, {"2%", ""}}}),
+		s.Split(Split{Variable: "$e", Parts: []Entry{{"99%", ""}, {"2", ""}}}),
+	} {
+		var of *EntryError
+		require.ErrorAs(t, err, &of)
+		require.Equal(t, 1, of.Entry, "%v", err)
+	}
 }

@@ -26,19 +26,19 @@ func (s *Scope) Split(c Split) error {
 		return err
 	}
 	var sum, end uint32
-	for _, p := range c.Parts {
+	for i, p := range c.Parts {
 		share := uint32(0)
 		if p.Key != "*" {
 			var ok bool
 			if share, ok = parsePercent(p.Key); !ok {
-				return fmt.Errorf("invalid percent value %q", p.Key)
+				return &EntryError{i, fmt.Errorf("invalid percent value %q", p.Key)}
 			}
 		}
 		if sum += share; share == 0 {
 			sum = hundredPercent
 		}
 		if sum > hundredPercent {
-			return errors.New("percent total is greater than 100%")
+			return &EntryError{i, errors.New("percent total is greater than 100%")}
 		}
 		end += uint32(uint64(share) * math.MaxUint32 / hundredPercent)
 		d.parts = append(d.parts, splitPart{end: end, rest: share == 0, value: []byte(p.Value)})

@@ -41,8 +41,11 @@ func CheckErrorLogs(c *conf.Config) error {
 	seen := make(map[conf.Position]bool) // servers may owe a log to the block around them
 	check := func(logs []conf.ErrorLog) {
 		for _, l := range logs {
-			if err := errorlog.Check(l.Path); err != nil && !seen[l.Position] {
-				seen[l.Position] = true
+			if seen[l.Position] {
+				continue
+			}
+			seen[l.Position] = true
+			if err := errorlog.Check(l.Path); err != nil {
 				problems = append(problems, conf.ParseError{Position: l.Position, Message: err.Error()})
 			}
 		}

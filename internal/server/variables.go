@@ -107,7 +107,7 @@ func (l *language) define(c *conf.Config) {
 	}
 	for _, m := range c.Maps {
 		place(m.Variable, m.Position)
-		l.check(m.Position, l.scope.Map(script.Map{
+		l.checkBlock(m.Position, m.Entries, l.scope.Map(script.Map{
 			Variable: m.Variable, Source: m.Source, Hostnames: m.Hostnames, Volatile: m.Volatile, Entries: entriesOf(m.Entries),
 		}))
 	}
@@ -116,14 +116,14 @@ func (l *language) define(c *conf.Config) {
 		warnings, err := l.scope.Geo(script.Geo{
 			Variable: g.Variable, Source: g.Source, Ranges: g.Ranges, Volatile: g.Volatile, Entries: entriesOf(g.Entries),
 		})
-		l.check(g.Position, err)
+		l.checkBlock(g.Position, g.Entries, err)
 		for _, w := range warnings {
-			c.Warnings = append(c.Warnings, conf.ParseError{Position: g.Position, Message: w}.Error())
+			c.Warnings = append(c.Warnings, conf.ParseError{Position: g.Entries[w.Entry].Position, Message: w.Error()}.Error())
 		}
 	}
 	for _, p := range c.Splits {
 		place(p.Variable, p.Position)
-		l.check(p.Position, l.scope.Split(script.Split{Variable: p.Variable, Source: p.Source, Parts: entriesOf(p.Parts)}))
+		l.checkBlock(p.Position, p.Parts, l.scope.Split(script.Split{Variable: p.Variable, Source: p.Source, Parts: entriesOf(p.Parts)}))
 	}
 	for _, s := range c.Servers {
 		for _, set := range s.Sets {
@@ -146,6 +146,14 @@ func (l *language) check(at conf.Position, err error) {
 	if err != nil {
 		l.report(at, "%v", err)
 	}
+}
+
+// checkBlock reports the error of a block, or of one of its entries.
+func (l *language) checkBlock(at conf.Position, entries []conf.Entry, err error) {
+	if of, ok := errors.AsType[*script.EntryError](err); ok {
+		at = entries[of.Entry].Position
+	}
+	l.check(at, err)
 }
 
 // checkAll reports the errors of a Build, each where its variable is defined.

@@ -65,7 +65,7 @@ func OpenFile(path string) (Device, error) {
 // looked for room in its directory.
 func Check(path string) error {
 	if parameters, ok := syslogParameters(path); ok {
-		_, err := parseSyslog(parameters)
+		_, err := openSyslog(parameters, Format{}) // which opens nothing yet
 		return err
 	}
 	if IsStderr(path) || isStream(path, os.Stdout) {

@@ -17,6 +17,8 @@ import (
 const (
 	syslogPrefix = "syslog:"
 	syslogPort   = "514"
+	// longestSocketPath is what sockaddr_un holds beside its final zero.
+	longestSocketPath = 107
 )
 
 // Format is what syslog wants to know of a line and cannot read in the path.
@@ -101,8 +103,11 @@ func parseSyslog(text string) (syslogAddress, error) {
 
 func parseServer(text string) (network, address string, err error) {
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
-		if path == "" {
+		switch {
+		case path == "":
 			return "", "", fmt.Errorf("no path in the unix domain socket in syslog server %q", text)
+		case len(path) > longestSocketPath: // it could be opened, but no line could be sent
+			return "", "", fmt.Errorf("too long path in the unix domain socket in syslog server %q", text)
 		}
 		return "unixgram", path, nil
 	}
