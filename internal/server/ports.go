@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 
+	"go.uber.org/zap"
+
 	"smtplb/conf"
 	"smtplb/internal/stream"
 	"smtplb/listener"
@@ -77,6 +79,63 @@ func (p *plan) route(l *portPlan, groups map[string]*upstream.Group, epoch *stre
 		route.Groups = p.destinations(groups, route.Header)
 	}
 	return &route
+}
+
+// makePorts makes the routes of all ports, and the ports that are new. A route may
+// pass to any address, so all targets are there before a session can have one of
+// these routes.
+func (n *Next) makePorts(groups map[string]*upstream.Group, epoch *stream.Epoch) map[listener.Addr]livePort {
+	ports := make(map[listener.Addr]livePort, len(n.plan.ports))
+	for i := range n.plan.ports {
+		p := &n.plan.ports[i]
+		addr := p.options.Addr
+		socket, opened := n.opened[addr]
+		live, running := n.server.ports[addr]
+		if !opened && !running {
+			continue // shared
+		}
+		rest := n.plan.route(p, groups, epoch)
+		own := make([]stream.AddrRoute, len(p.covered))
+		for i, q := range p.covered {
+			own[i] = stream.AddrRoute{Addr: q.options.Addr.TCP.Addr(), Route: n.plan.route(q, groups, epoch)}
+		}
+		routes := stream.NewRoutes(addr, rest, own...)
+		if opened {
+			live.port = stream.NewPort(socket, routes)
+		}
+		live.plan, live.routes = p, routes
+		ports[addr] = live
+		for _, q := range p.covered {
+			n.plan.targets[q.options.Addr] = stream.Target{Port: live.port, Routes: routes}
+		}
+		n.plan.targets[addr] = stream.Target{Port: live.port, Routes: routes}
+	}
+	return ports
+}
+
+// takePorts makes these the ports that accept: those that run already go on by
+// their new routes, and those that are none of them serve what they have and close.
+func (s *Server) takePorts(ports map[listener.Addr]livePort) {
+	for addr, live := range ports {
+		if _, running := s.ports[addr]; !running {
+			s.engine.Open(live.port)
+			if s.ports != nil {
+				s.log.Info("listener added", zap.Stringer("listen", addr))
+			}
+			continue
+		}
+		if err := live.port.Socket().Apply(live.plan.options); err != nil {
+			s.log.Error("listener keeps its old options", zap.Error(err))
+		}
+		live.port.SetRoutes(live.routes)
+	}
+	for addr, live := range s.ports {
+		if _, stays := ports[addr]; !stays {
+			s.closing[s.engine.Close(live.port)] = addr
+			s.log.Info("listener removed, serving what it has accepted", zap.Stringer("listen", addr))
+		}
+	}
+	s.ports = ports
 }
 
 // preparePort opens a port's socket if the running configuration has none, and

@@ -132,53 +132,11 @@ func (n *Next) Commit() {
 	s.removed = s.stillHeld(groups)
 
 	next := tenure{epoch: s.engine.NewEpoch(), logs: n.plan.logs}
-	// A route may pass to any address, so all targets are there before a session can
-	// have one of these routes.
-	ports := make(map[listener.Addr]livePort, len(n.plan.ports))
-	for i := range n.plan.ports {
-		p := &n.plan.ports[i]
-		addr := p.options.Addr
-		socket, opened := n.opened[addr]
-		live, running := s.ports[addr]
-		if !opened && !running {
-			continue // shared
-		}
-		rest := n.plan.route(p, groups, next.epoch)
-		own := make([]stream.AddrRoute, len(p.covered))
-		for i, q := range p.covered {
-			own[i] = stream.AddrRoute{Addr: q.options.Addr.TCP.Addr(), Route: n.plan.route(q, groups, next.epoch)}
-		}
-		routes := stream.NewRoutes(addr, rest, own...)
-		if opened {
-			live.port = stream.NewPort(socket, routes)
-		}
-		live.plan, live.routes = p, routes
-		ports[addr] = live
-		for _, q := range p.covered {
-			n.plan.targets[q.options.Addr] = stream.Target{Port: live.port, Routes: routes}
-		}
-		n.plan.targets[addr] = stream.Target{Port: live.port, Routes: routes}
-	}
-	for addr, live := range ports {
-		if _, running := s.ports[addr]; !running {
-			s.engine.Open(live.port)
-			continue
-		}
-		if err := live.port.Socket().Apply(live.plan.options); err != nil {
-			s.log.Error("listener keeps its old options", zap.Error(err))
-		}
-		live.port.SetRoutes(live.routes)
-	}
-	for addr, live := range s.ports {
-		if _, stays := ports[addr]; !stays {
-			s.closing[s.engine.Close(live.port)] = addr
-			s.log.Info("listener removed, serving what it has accepted", zap.Stringer("listen", addr))
-		}
-	}
+	s.takePorts(n.makePorts(groups, next.epoch))
 	s.mu.Lock()
 	s.groups, s.order = groups, n.plan.order()
 	s.mu.Unlock()
-	s.ports, s.known = ports, n.plan.known
+	s.known = n.plan.known
 	s.zones = n.plan.zones
 	s.succeed(next)
 	s.checker.Update(s.targets(n.plan.checks, n.plan.agents))
