@@ -37,20 +37,23 @@ func closeForAll(t *testing.T, c io.Closer) {
 
 var lostPattern = regexp.MustCompile(`\[warn\] errorlog: log lines dropped {"lines": (\d+)}\n$`)
 
-// readUntilLost reads to the line that tells of lost ones, and returns how many
-// came before it and how many it tells of.
-func readUntilLost(t *testing.T, reader *os.File) (read, lost int) {
+// readAll reads until all lines that were logged have come or are told lost, in
+// whatever order, and returns how many of each there are.
+func readAll(t *testing.T, reader *os.File, logged int) (read, lost int) {
 	t.Helper()
 	require.NoError(t, reader.SetReadDeadline(time.Now().Add(patience)))
-	for r := bufio.NewReader(reader); ; read++ {
+	for r := bufio.NewReader(reader); read+lost < logged; {
 		line, err := r.ReadString('\n')
-		require.NoError(t, err, "after %d lines", read)
+		require.NoError(t, err, "after %d lines, and %d lost", read, lost)
 		if m := lostPattern.FindStringSubmatch(line); m != nil {
-			lost, err = strconv.Atoi(m[1])
+			n, err := strconv.Atoi(m[1])
 			require.NoError(t, err)
-			return read, lost
+			lost += n
+		} else {
+			read++
 		}
 	}
+	return read, lost
 }
 
 // TestBlockedSink logs into a FIFO that nobody reads. No call waits; afterwards
@@ -69,7 +72,7 @@ func TestBlockedSink(t *testing.T) {
 	}
 	require.Error(t, log.Sync(time.Millisecond), "the sink is blocked")
 
-	read, lost := readUntilLost(t, reader)
+	read, lost := readAll(t, reader, logged)
 	require.Equal(t, logged, read+lost)
 	require.Equal(t, uint64(lost), log.Dropped())
 	require.NoError(t, log.Sync(patience))
@@ -113,7 +116,7 @@ func TestClosedSink(t *testing.T) {
 	require.NoError(t, err)
 	defer reader.Close()
 	log.Logger().Info("back")
-	read, lost := readUntilLost(t, reader)
+	read, lost := readAll(t, reader, 4)
 	require.Equal(t, 1, read)
 	require.Equal(t, 3, lost)
 }
