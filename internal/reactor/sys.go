@@ -92,6 +92,13 @@ func SocketError(fd int) syscall.Errno {
 	return syscall.Errno(v)
 }
 
+// Unread returns how many bytes a socket has for a read (SIOCINQ).
+func Unread(fd int) int {
+	var v int32
+	_, _, _ = unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCINQ, uintptr(unsafe.Pointer(&v)))
+	return int(v)
+}
+
 // Unsent returns how many bytes written to a TCP socket its peer has not
 // acknowledged (SIOCOUTQ), or -1 where that is unknown.
 func Unsent(fd int) int {

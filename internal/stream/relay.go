@@ -122,7 +122,11 @@ func (w *worker) copy(h *half, src, dst *end, size int) {
 	b := w.buffer(size)
 	n, errno := reactor.Recv(int(src.fd), b)
 	if errno == eagain {
-		src.readable, src.urgent = false, false
+		// At an urgent mark that is also said while a signal is pending, whatever
+		// is behind it (tcp_recvmsg_locked).
+		if !src.urgent || reactor.Unread(int(src.fd)) == 0 {
+			src.readable, src.urgent = false, false
+		}
 		return
 	}
 	if errno != 0 || n == 0 {
