@@ -23,7 +23,8 @@
 // on both sides, accept.go about getting clients, and port.go about their routes.
 // admit.go is about who is served, in nginx's order: assignments, limits (limit.go,
 // zone.go), rules (access.go), and then a group or an address (destination.go), the
-// text of return or another port (pass.go); reply.go about our own words to a client
+// text of return or another port (pass.go; address.go reads what variables have
+// become for both); reply.go about our own words to a client
 // that gets no server; end.go about how sessions end. What variables are evaluated by is in
 // record.go, and accesslog.go writes lines of them. A session of a route without
 // variables has no record and pays for none of that. epoch.go says when the last

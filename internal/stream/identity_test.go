@@ -289,7 +289,7 @@ func readCorpus(t *testing.T) (corpus [][]byte) {
 //
 // It fails if end.note ignores EPOLLPRI (what is behind the mark is stuck), if a
 // socket has no SO_OOBINLINE (the byte is missing), or if copy takes that EAGAIN for
-// the end of what is there (stuck, in most runs).
+// the end of what is there (stuck, in about every second run).
 func TestUrgentDataStaysInTheStream(t *testing.T) {
 	quiet := make(chan struct{})
 	var signals sync.WaitGroup
