@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -183,6 +184,38 @@ func TestKeyValue(t *testing.T) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	require.Equal(t, []string{"a-127.0.0.1", "a-127.0.0.1"}, m.keys)
+}
+
+// A session that goes to a group by the group's name has the key and the time in the
+// queue that are that group's.
+//
+// Fails if either is the route's.
+func TestWhatIsOwedToAGroup(t *testing.T) {
+	t.Parallel()
+	a, b, m, d := newWitness(t, good), newWitness(t, good), &spy{}, newDiary(t)
+	g := newRig(t, nil, gated, d.keeps("$session_end"), func(p *plan) {
+		to := Destination{KeyValue: d.value("k-$remote_addr"), QueueTimeout: 100 * time.Millisecond}
+		to.Group = upstream.NewGroup(upstream.Config{
+			Name:   "pool",
+			Method: func([]upstream.Server) upstream.Method { return m },
+			Queue:  1,
+			Servers: []upstream.Server{
+				{Name: "a", Addr: parseAddr(a.addr), Weight: 1, MaxConns: 1},
+				{Name: "b", Addr: parseAddr(b.addr), Weight: 1, MaxConns: 1},
+			},
+		})
+		p.ProxyPass, p.Groups = d.value("p$remote_addr"), map[string]*Destination{"p127.0.0.1": &to}
+		p.Key, p.KeyText, p.QueueTimeout = FixedKey, "route", time.Hour
+	})
+	greetingOf(t, g.dial())
+	greetingOf(t, g.dial())
+	saw, err := io.ReadAll(g.dial())
+	require.NoError(t, err)
+	require.Equal(t, limitReply, string(saw))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	require.NotEmpty(t, m.keys)
+	require.Equal(t, "k-127.0.0.1", m.keys[0])
 }
 
 // A key without variables is that of every session, and needs no record.
